@@ -1,0 +1,1 @@
+"""The background jobs of an ETF-portfolio backend, tracked by tasktrail."""

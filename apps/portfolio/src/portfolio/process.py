@@ -1,0 +1,67 @@
+"""Starting a Celery worker as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from tasktrail import Settings
+
+GRACE: Final = 20.0
+"""How long a worker may take to finish its running jobs after SIGTERM, in seconds."""
+
+
+def worker_command(module: str, concurrency: int, pool: str, loglevel: str) -> list[str]:
+    """Return the command line of a worker.
+
+    Args:
+        module: the module that holds the Celery application as ``app``.
+        concurrency: how many jobs at once.
+        pool: ``prefork``, ``threads`` or ``solo``.
+        loglevel: Celery's log level.
+    """
+    return [
+        *(sys.executable, "-m", "celery", "--app", module, "worker"),
+        *(f"--concurrency={concurrency}", f"--pool={pool}", f"--loglevel={loglevel}"),
+        *("--without-gossip", "--without-mingle"),
+    ]
+
+
+def worker_environment(settings: Settings, **more: str) -> dict[str, str]:
+    """Return the environment in which a worker finds the servers of these settings."""
+    urls = {"TASKTRAIL_DATABASE_URL": settings.database_url, "TASKTRAIL_BROKER_URL": settings.broker_url}
+    given = {name: url.get_secret_value() for name, url in urls.items() if url is not None}
+    return {**os.environ, **given, "TASKTRAIL_HOME": str(settings.home.resolve()), **more}
+
+
+@contextmanager
+def running(
+    command: list[str], environment: Mapping[str, str], log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process for as long as the block takes, then let it finish in peace.
+
+    Args:
+        command: its command line.
+        environment: its environment.
+        log: the file its output is appended to.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, env=dict(environment), stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

@@ -1,0 +1,1 @@
+"""Exchange rates: who publishes them, when, and what can go wrong on the way."""

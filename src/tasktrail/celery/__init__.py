@@ -1,0 +1,7 @@
+"""The Celery integration: tracked tasks, transactional enqueue, and what runs in a worker."""
+
+from tasktrail.celery.run import Run
+from tasktrail.celery.task import Enqueued, EnqueuedMany, TrackedTask
+from tasktrail.celery.trail import Trail
+
+__all__ = ["Enqueued", "EnqueuedMany", "Run", "TrackedTask", "Trail"]

@@ -1,0 +1,124 @@
+"""Sending the Celery messages of rows: the message is a hint and carries only the row's id."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from celery import Celery, Task
+from kombu import Producer
+from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]  # 5.7
+from kombu.utils.url import maybe_sanitize_url
+
+from tasktrail import tracker
+from tasktrail.engines import Engines
+from tasktrail.errors import BrokerUnavailable, DatabaseUnavailable
+from tasktrail.models import BaseTaskTracking
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is to be sent for one row.
+
+    Attributes:
+        model: the row's model.
+        task: the Celery task that runs it.
+        tracking_id: the row.
+        celery_task_id: the id the message goes out under.
+        countdown: seconds until a worker may start it.
+        retries: how many times Celery has retried it.
+    """
+
+    model: type[BaseTaskTracking]
+    task: Task[Any, Any]
+    tracking_id: int
+    celery_task_id: str | None
+    countdown: float = 0.0
+    retries: int = 0
+
+    def options(self) -> dict[str, Any]:
+        """Return Celery's options for the message."""
+        options = {"task_id": self.celery_task_id, "retries": self.retries}
+        return {**options, "countdown": self.countdown} if self.countdown > 0 else options
+
+
+class Publisher:
+    """Sends messages and notes in their rows that they went out."""
+
+    def __init__(self, app: Celery, engines: Engines) -> None:
+        self._app = app
+        self._engines = engines
+
+    def require_broker(self) -> None:
+        """Make sure the broker answers before a row is written for it.
+
+        Raises:
+            BrokerUnavailable: it does not; the message says where it was looked for.
+        """
+        with self._errors(), self._app.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
+            connection.default_channel  # noqa: B018  # opening a channel is what talks to Redis
+
+    def send(self, messages: Sequence[Message]) -> bool:
+        """Send messages over one connection, in a pipeline on Redis, and mark their rows as dispatched.
+
+        A broker or database that fails now is no error of the caller, whose transaction is committed:
+        the rows stay marked as not dispatched, and maintenance sends them.
+
+        Args:
+            messages: what to send.
+
+        Returns:
+            Whether all of them went out and are marked.
+        """
+        sent: list[Message] = []
+        try:
+            with self._errors(), self._app.producer_or_acquire() as producer, batch(producer, len(messages)):
+                for message in messages:
+                    message.task.apply_async(
+                        args=(message.tracking_id,), producer=producer, **message.options()
+                    )
+                    sent.append(message)
+        except BrokerUnavailable as error:
+            logger.warning("%d rows wait for maintenance to dispatch them: %s", len(messages), error)
+            return False
+        return self._mark(sent)
+
+    def _mark(self, sent: Sequence[Message]) -> bool:
+        ids: dict[type[BaseTaskTracking], list[int]] = {}
+        for message in sent:
+            ids.setdefault(message.model, []).append(message.tracking_id)
+        try:
+            with self._engines.pooled("relaxed") as db:
+                for model, of_model in ids.items():
+                    tracker.mark_dispatched(db, model, of_model)
+        except DatabaseUnavailable as error:
+            logger.warning("%d rows were dispatched but not marked: %s", len(sent), error)
+            return False
+        return True
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (OperationalError, BatchPublishError, OSError) as error:
+            where = maybe_sanitize_url(self._app.connection_for_write().as_uri())
+            raise BrokerUnavailable(
+                f"the broker at {where} cannot be used: {error}. "
+                "Is it running, and is TASKTRAIL_BROKER_URL right?"
+            ) from error
+
+
+def batch(producer: Producer, size: int) -> AbstractContextManager[Any]:
+    """Collect what is published in the block and send it at once, where the transport can; else do nothing.
+
+    Args:
+        producer: publishes the messages.
+        size: how many there are.
+    """
+    return producer.batch(max_size=size) if size > 1 else nullcontext()  # type: ignore[attr-defined]  # kombu 5.7

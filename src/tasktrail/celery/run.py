@@ -1,0 +1,174 @@
+"""What the body of a tracked task is given."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from tasktrail import tracker
+from tasktrail.engines import Engines
+from tasktrail.errors import ConfigurationError
+from tasktrail.models import BaseTaskTracking
+from tasktrail.states import Status
+from tasktrail.tracker import Claim
+
+ModelT = TypeVar("ModelT", bound=BaseTaskTracking)
+
+
+class Run(Generic[ModelT]):
+    """One attempt of one row, while its body runs.
+
+    Methods with the prefix ``a`` are the same operations for coroutines.
+
+    Attributes:
+        id: the row.
+        domain: its domain.
+        number: which attempt this is, from 1.
+        max_attempts: how many may fail.
+        completed: whether the row is COMPLETED already.
+    """
+
+    def __init__(self, model: type[ModelT], claim: Claim, engines: Engines) -> None:
+        self._model = model
+        self._claim = claim
+        self._engines = engines
+        self._session: Session | None = None
+        self._asession: AsyncSession | None = None
+        self.id = claim.fence.tracking_id
+        self.domain = model.__tracking__.domain
+        self.number = claim.fence.attempts + 1
+        self.max_attempts = claim.max_attempts
+        self.completed = False
+        self._note: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Run {self.domain} {self.id}, attempt {self.number} of {self.max_attempts}>"
+
+    @cached_property
+    def row(self) -> ModelT:
+        """The row as it was claimed, detached: its inputs are attributes, e.g. ``run.row.update_date``."""
+        fence = self._claim.fence
+        make: Callable[..., ModelT] = self._model  # the mapped class takes its columns, the mixin does not
+        return make(
+            id=fence.tracking_id,
+            status=Status.PROCESSING.value,
+            attempts=fence.attempts,
+            max_attempts=self._claim.max_attempts,
+            created_at=self._claim.created_at,
+            started_at=fence.started_at,
+            celery_task_id=fence.celery_task_id,
+            **self._claim.inputs,
+        )
+
+    @property
+    def session(self) -> Session:
+        """A session that is committed together with the row's completion, or not at all.
+
+        What the body writes here takes effect exactly once: if the attempt fails, was superseded or was
+        cancelled, it is rolled back.
+        """
+        if self._asession is not None:
+            raise ConfigurationError(f"{self!r} uses asession already; one transaction completes a row")
+        if self._session is None:
+            self._session = Session(self._engines.sync)
+        return self._session
+
+    @property
+    def asession(self) -> AsyncSession:
+        """Like ``session``, for coroutines."""
+        if self._session is not None:
+            raise ConfigurationError(f"{self!r} uses session already; one transaction completes a row")
+        if self._asession is None:
+            self._asession = AsyncSession(self._engines.asynchronous)
+        return self._asession
+
+    def progress(self, done: int | None = None, total: int | None = None) -> None:
+        """Write how far the job has come, at once, to the columns the domain declared for it.
+
+        Args:
+            done: how much is done; ``None`` leaves it as it is.
+            total: how much there is to do; ``None`` leaves it as it is.
+
+        Raises:
+            InvalidField: a number is negative, or the domain declares no progress columns.
+            FencedOut: this attempt was superseded; stop.
+        """
+        with self._engines.kept("relaxed") as db:
+            tracker.progress(db, self._model, self._claim.fence, done=done, total=total)
+
+    def record(self, **values: Any) -> None:
+        """Write domain columns of the row, at once, e.g. what the job found.
+
+        Args:
+            **values: column names and values.
+
+        Raises:
+            InvalidField: a name is no domain column, or a value does not fit it.
+            FencedOut: this attempt was superseded; stop.
+        """
+        with self._engines.kept() as db:
+            tracker.record(db, self._model, self._claim.fence, values)
+
+    def note(self, text: str) -> None:
+        """Say what was not quite as asked; kept in ``error_message`` when the row is COMPLETED.
+
+        Args:
+            text: a sentence for people.
+        """
+        self._note = text
+
+    async def aprogress(self, done: int | None = None, total: int | None = None) -> None:
+        """Like ``progress``, for coroutines."""
+        await asyncio.to_thread(self.progress, done, total)
+
+    async def arecord(self, **values: Any) -> None:
+        """Like ``record``, for coroutines."""
+        await asyncio.to_thread(self.record, **values)
+
+    def complete(self) -> None:
+        """End the row as COMPLETED, in the transaction of ``session`` if the body used it.
+
+        Raises:
+            FencedOut: this attempt was superseded; what the body wrote in ``session`` is rolled back.
+        """
+        if self.completed:
+            return
+        fence = self._claim.fence
+        if self._session is None:
+            with self._engines.kept() as db:
+                tracker.complete(db, self._model, fence, note=self._note)
+        else:
+            with self._engines.errors(), self._session as session:
+                tracker.complete(session, self._model, fence, note=self._note)
+                session.commit()
+        self.completed = True
+
+    async def complete_in_asession(self) -> None:
+        """End the row as COMPLETED in the transaction of ``asession``, if the body used it.
+
+        Raises:
+            FencedOut: this attempt was superseded; what the body wrote in ``asession`` is rolled back.
+        """
+        if self._asession is None:
+            return
+        fence = self._claim.fence
+        with self._engines.errors():
+            async with self._asession as session:
+                await session.run_sync(lambda db: tracker.complete(db, self._model, fence, note=self._note))
+                await session.commit()
+        self.completed = True
+
+    def close(self) -> None:
+        """Roll back what the body wrote in ``session``, if the attempt did not complete."""
+        if self._session is not None:
+            self._session.close()
+
+    async def aclose(self) -> None:
+        """Roll back what the body wrote in ``asession``, if the attempt did not complete."""
+        if self._asession is not None:
+            await self._asession.close()

@@ -1,0 +1,153 @@
+"""The composition object: one Celery application, one database, and the domains tracked in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias, TypeVar
+
+from celery import Celery
+
+from tasktrail import schema as tasktrail_schema
+from tasktrail.celery.execution import Execution
+from tasktrail.celery.publish import Publisher
+from tasktrail.celery.run import Run
+from tasktrail.celery.task import TrackedTask
+from tasktrail.engines import Engines
+from tasktrail.errors import ConfigurationError
+from tasktrail.models import BaseTaskTracking
+from tasktrail.registry import Domain, Registry
+from tasktrail.retry import RetryPolicy
+from tasktrail.service import BaseTaskTrackingService
+from tasktrail.settings import Settings
+
+ModelT = TypeVar("ModelT", bound=BaseTaskTracking)
+Decorator: TypeAlias = Callable[[Callable[[Run[ModelT]], Any]], TrackedTask[ModelT]]
+
+TASK_OPTIONS: Final = {
+    "acks_late": True,
+    "reject_on_worker_lost": True,
+    "ignore_result": True,
+    "max_retries": None,
+}
+"""A message is acknowledged when its row is written; how often is retried, the row says."""
+
+TAKEN_OPTIONS: Final = frozenset(
+    {"acks_late", "reject_on_worker_lost", "max_retries", "autoretry_for", "retry_backoff", "bind"}
+)
+"""Celery options that would work against the row."""
+
+
+class Trail:
+    """Tracks the jobs of one Celery application in one PostgreSQL database.
+
+    ::
+
+        trail = Trail(Celery("shop"), Settings.load())
+
+
+        @trail.task(ReportTrackingService, retry=RetryPolicy(base=30))
+        def make_report(run: Run[ReportTracking]) -> None: ...
+
+
+        make_report.enqueue(customer_id=7)
+
+    Attributes:
+        app: the Celery application.
+        settings: the settings.
+        schema: PostgreSQL schema of the library's own tables; ``None`` for the search path.
+        registry: the domains.
+        engines: the database engines of this process.
+        publisher: sends the messages of rows.
+    """
+
+    def __init__(self, app: Celery, settings: Settings, *, schema: str | None = None) -> None:
+        """Put the parts together; nothing is connected.
+
+        Args:
+            app: the Celery application. If the settings name a broker, it becomes the application's.
+            settings: must name a database; ``EmbeddedStack`` fills it in where none is given.
+            schema: PostgreSQL schema of the library's own tables.
+
+        Raises:
+            ConfigurationError: the settings name no database.
+        """
+        if settings.database_url is None:
+            raise ConfigurationError(
+                "no database is configured: set TASKTRAIL_DATABASE_URL, or start the embedded stack first"
+            )
+        if settings.broker_url is not None:
+            app.conf.update(broker_url=settings.broker_url.get_secret_value())
+        self.app = app
+        self.settings = settings
+        self.schema = schema
+        self.registry = Registry()
+        self.engines = Engines(
+            settings.database_url.get_secret_value(), connect_timeout=settings.connect_timeout
+        )
+        self.publisher = Publisher(app, self.engines)
+
+    def task(
+        self,
+        service: type[BaseTaskTrackingService[ModelT]],
+        *,
+        retry: RetryPolicy | None = None,
+        name: str | None = None,
+        **options: Any,
+    ) -> Decorator[ModelT]:
+        """Make a function, ``def`` or ``async def``, the tracked task of a domain.
+
+        Args:
+            service: the domain's service; its model is where the rows are.
+            retry: how failed attempts are repeated.
+            name: name of the Celery task; by default module and function.
+            **options: further options of the Celery task, e.g. ``queue`` or ``soft_time_limit``.
+
+        Returns:
+            A decorator; what it returns has ``enqueue``, ``aenqueue`` and ``enqueue_many``.
+
+        Raises:
+            ConfigurationError: the service has no model, the domain has a task already, or an option would
+                work against the row.
+        """
+        model: type[ModelT] | None = getattr(service, "model", None)
+        if model is None:
+            raise ConfigurationError(f"{service.__name__} has no model: set it on the class")
+        refused = sorted(TAKEN_OPTIONS & options.keys())
+        if refused:
+            raise ConfigurationError(
+                f"{', '.join(refused)}: tasktrail decides this; use retry=RetryPolicy(...)"
+            )
+
+        def decorate(body: Callable[[Run[ModelT]], Any]) -> TrackedTask[ModelT]:
+            task_name = name or f"{body.__module__}.{body.__name__}"
+            domain = Domain(
+                name=model.__tracking__.domain,
+                model=model,
+                service=service,
+                task_name=task_name,
+                policy=retry or RetryPolicy(),
+            )
+            self.registry.add(domain)
+            execution = Execution(domain, body, self.engines, self.publisher, self.settings.eta_horizon)
+
+            def perform(task: Any, tracking_id: int) -> Any:
+                return execution(task, tracking_id)
+
+            perform.__doc__ = body.__doc__
+            make_task: Any = self.app.task
+            celery_task = make_task(name=task_name, bind=True, **{**TASK_OPTIONS, **options})(perform)
+            return TrackedTask(domain, celery_task, self.engines, self.publisher, self.settings.eta_horizon)
+
+        return decorate
+
+    def check(self) -> None:
+        """Make sure the database answers and fits this release, and the broker answers.
+
+        Raises:
+            DatabaseUnavailable: the database cannot be reached.
+            SchemaOutdated: migrations are missing.
+            BrokerUnavailable: the broker cannot be reached.
+        """
+        with self.engines.pooled() as db:
+            tasktrail_schema.require(db, self.registry, schema=self.schema)
+        self.publisher.require_broker()

@@ -1,0 +1,52 @@
+"""Errors on the command line: one clear line and exit code 1; the traceback only when asked for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import typer
+from rich.console import Console
+from sqlalchemy.exc import DBAPIError
+
+from tasktrail.engines import is_connection_error
+from tasktrail.errors import TasktrailError
+
+TRACEBACK_FLAG = "--traceback"
+
+
+def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
+    """Run a Typer application as the program; never returns.
+
+    Exit codes: 0 for success, 1 for an error, 2 for a command line that cannot be understood.
+    ``--traceback`` may stand anywhere on the command line.
+
+    Args:
+        app: the application.
+        arguments: the command line; by default the process's own.
+
+    Raises:
+        SystemExit: always.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    wants_traceback = TRACEBACK_FLAG in words
+    words = [word for word in words if word != TRACEBACK_FLAG]
+    try:
+        app(args=words)
+    except TasktrailError as error:
+        if wants_traceback:
+            raise
+        _complain(str(error))
+    except DBAPIError as error:
+        if wants_traceback:
+            raise
+        kind = "the database cannot be used" if is_connection_error(error) else "the database refused"
+        _complain(f"{kind}: {str(error.orig).strip().splitlines()[0]}")
+
+
+def _complain(message: str) -> None:
+    line = " ".join(message.split())
+    Console(stderr=True, soft_wrap=True, highlight=False).print(
+        f"[bold red]error:[/] {line.replace('[', chr(92) + '[')}"
+    )
+    raise SystemExit(1)

@@ -1,0 +1,181 @@
+"""Database engines: one set per process, made when first needed, never shared across a fork."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, TypeAlias
+
+from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from tasktrail.errors import DatabaseUnavailable
+from tasktrail.settings import sqlalchemy_url
+
+Durability: TypeAlias = Literal["durable", "relaxed"]
+
+
+class _Made:
+    """The engines of one process."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.lock = threading.Lock()
+        self.engines: dict[Durability, Engine] = {}
+        self.asynchronous: AsyncEngine | None = None
+        self.connections = threading.local()
+
+    def forget(self) -> None:
+        """Drop the parent's connections without saying goodbye to the server on its sockets."""
+        for engine in self.engines.values():
+            engine.dispose(close=False)
+        if self.asynchronous is not None:
+            self.asynchronous.sync_engine.dispose(close=False)
+
+
+class Engines:
+    """The engines of the present process for one database.
+
+    A forked child finds engines of another process id, forgets them and makes its own.
+    """
+
+    def __init__(self, url: str, *, connect_timeout: int = 5, application_name: str = "tasktrail") -> None:
+        """Remember where the database is; nothing is connected.
+
+        Args:
+            url: a PostgreSQL URL.
+            connect_timeout: longest wait for a connection, in seconds.
+            application_name: shown in ``pg_stat_activity``.
+        """
+        self._url = sqlalchemy_url(url)
+        self._connect_timeout = connect_timeout
+        self._application_name = application_name
+        self._current = _Made()
+
+    @property
+    def sync(self) -> Engine:
+        """The engine for sync sessions."""
+        return self._engine("durable")
+
+    @property
+    def asynchronous(self) -> AsyncEngine:
+        """The engine for async sessions; use it on one event loop only."""
+        made = self._of_this_process()
+        with made.lock:
+            if made.asynchronous is None:
+                made.asynchronous = create_async_engine(self._url, connect_args=self._arguments("durable"))
+            return made.asynchronous
+
+    @contextmanager
+    def pooled(self, durability: Durability = "durable") -> Iterator[Connection]:
+        """Lend a connection on which each statement is a transaction of its own: one round trip.
+
+        Args:
+            durability: ``"durable"`` waits at each commit until it is on disk; ``"relaxed"`` does not, for
+                what maintenance can repair after a crash of the database.
+
+        Raises:
+            DatabaseUnavailable: the server cannot be reached, or went away.
+        """
+        with self.errors(), self._engine(durability).connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    @contextmanager
+    def kept(self, durability: Durability = "durable") -> Iterator[Connection]:
+        """Give this thread's own connection of the kind ``pooled`` lends, kept for the thread's life.
+
+        It is replaced when the server dropped it. For the threads of a worker, which live as long as their
+        process and would otherwise fetch a connection from the pool for every statement.
+
+        Raises:
+            DatabaseUnavailable: the server cannot be reached, or went away.
+        """
+        with self.errors():
+            yield self._kept(durability)
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn "cannot connect" and "connection lost" into one clear line.
+
+        Raises:
+            DatabaseUnavailable: in place of the driver's error.
+        """
+        try:
+            yield
+        except (OperationalError, InterfaceError) as error:
+            if is_connection_error(error):
+                raise DatabaseUnavailable(self._one_line(error)) from error
+            raise
+
+    def dispose(self) -> None:
+        """Close this thread's connections and the pools of the sync engines."""
+        made = self._of_this_process()
+        for durability in list(made.engines):
+            held: Connection | None = getattr(made.connections, durability, None)
+            if held is not None:
+                held.close()
+                setattr(made.connections, durability, None)
+            made.engines.pop(durability).dispose()
+
+    def _kept(self, durability: Durability) -> Connection:
+        made = self._of_this_process()
+        held: Connection | None = getattr(made.connections, durability, None)
+        if held is not None:
+            if not held.invalidated and not held.closed:
+                return held
+            held.close()
+        fresh = self._engine(durability).connect().execution_options(isolation_level="AUTOCOMMIT")
+        setattr(made.connections, durability, fresh)
+        return fresh
+
+    def _engine(self, durability: Durability) -> Engine:
+        made = self._of_this_process()
+        engine = made.engines.get(durability)
+        if engine is None:
+            with made.lock:
+                engine = made.engines.get(durability)
+                if engine is None:
+                    engine = create_engine(self._url, connect_args=self._arguments(durability))
+                    made.engines[durability] = engine
+        return engine
+
+    def _arguments(self, durability: Durability) -> dict[str, object]:
+        options = "-c timezone=UTC"
+        if durability == "relaxed":
+            options += " -c synchronous_commit=off"
+        return {
+            "connect_timeout": self._connect_timeout,
+            "application_name": self._application_name,
+            "options": options,
+        }
+
+    def _of_this_process(self) -> _Made:
+        if self._current.pid != os.getpid():
+            self._current.forget()
+            self._current = _Made()
+        return self._current
+
+    def _one_line(self, error: DBAPIError) -> str:
+        lines = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
+        return (
+            f"the database at {self._url.render_as_string()} cannot be used: {lines[0]}. "
+            "Is it running, and is TASKTRAIL_DATABASE_URL right?"
+        )
+
+
+def is_connection_error(error: DBAPIError) -> bool:
+    """Say whether an error means that there is no usable connection, rather than a bad statement.
+
+    The SQLSTATEs are those of PostgreSQL's appendix A: class 08 "connection exception", class 28 "not let
+    in", 57P0x "shutdown", 3D000 "no such database"; none at all when the driver never got an answer.
+    """
+    state = getattr(error.orig, "sqlstate", None)
+    return (
+        error.connection_invalidated
+        or state is None
+        or state[:2] in {"08", "28"}
+        or state[:4] in {"57P0", "3D00"}
+    )

@@ -1,0 +1,220 @@
+"""Every exception of tasktrail.
+
+::
+
+    TasktrailError
+    ├── ConfigurationError           a setting, a decorator or a registry entry is wrong
+    │   └── UnknownDomain            no domain of that name is registered
+    ├── Unavailable                  a server cannot be reached
+    │   ├── DatabaseUnavailable
+    │   └── BrokerUnavailable
+    ├── SchemaOutdated               the database lacks tables or columns this version needs
+    ├── EmbeddedError                an embedded server cannot be started or stopped
+    ├── InvalidField                 one field of the input is not acceptable
+    ├── TrackingError                an operation on one tracking row was refused
+    │   ├── TrackingNotFound         there is no such row
+    │   ├── DuplicateTracking        a row with this natural key is already there
+    │   ├── WrongState               the row is in a state that forbids the operation
+    │   ├── NotDue                   the row waits for its due time
+    │   └── FencedOut                the attempt was superseded; its write is stale
+    ├── RetryIn                      raised by a job: try again after n seconds
+    └── GiveUp                       raised by a job: never try this again
+
+The docstring of an exception is its default message; what it knows is in its attributes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+
+ERROR_TEXT_LIMIT = 8 * 1024
+"""Largest stored error text, in bytes of UTF-8 (DESIGN section 4)."""
+
+
+class TasktrailError(Exception):
+    """Something went wrong in tasktrail."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or inspect.getdoc(type(self)) or type(self).__name__)
+
+    def __reduce__(self) -> tuple[Callable[..., BaseException], tuple[object, ...]]:
+        """Survive pickling, with which a worker process hands an error to its parent."""
+        return _rebuilt, (type(self), self.args, dict(vars(self)))
+
+
+class ConfigurationError(TasktrailError):
+    """The configuration of tasktrail is not usable."""
+
+
+class UnknownDomain(ConfigurationError):
+    """No domain of that name is registered."""
+
+    def __init__(self, domain: str, known: Iterable[str] = ()) -> None:
+        self.domain = domain
+        self.known = tuple(sorted(known))
+        super().__init__(
+            f"no domain is called {domain!r}; registered: {', '.join(self.known) or 'none'}",
+        )
+
+
+class Unavailable(TasktrailError):
+    """A server cannot be reached."""
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database cannot be reached: is it running, and is TASKTRAIL_DATABASE_URL right?"""
+
+
+class BrokerUnavailable(Unavailable):
+    """The broker cannot be reached: is it running, and is TASKTRAIL_BROKER_URL right?"""
+
+
+class SchemaOutdated(TasktrailError):
+    """The database schema is older than this version of tasktrail: apply the pending migrations."""
+
+
+class EmbeddedError(TasktrailError):
+    """An embedded server cannot be started or stopped."""
+
+
+class InvalidField(TasktrailError):
+    """A field has a value that cannot be accepted."""
+
+    def __init__(self, field: str, value: object, reason: str) -> None:
+        self.field = field
+        self.value = value
+        self.reason = reason
+        super().__init__(f"{field}: {reason} (got {_shown(value)})")
+
+
+class TrackingError(TasktrailError):
+    """An operation on a tracking row was refused."""
+
+    def __init__(self, domain: str, tracking_id: int, message: str | None = None) -> None:
+        self.domain = domain
+        self.tracking_id = tracking_id
+        super().__init__(f"{domain} {tracking_id}: {message or inspect.getdoc(type(self))}")
+
+
+class TrackingNotFound(TrackingError):
+    """there is no such tracking row"""
+
+
+class DuplicateTracking(TrackingError):
+    """a tracking row with this natural key is already there"""
+
+    def __init__(self, domain: str, tracking_id: int, key: dict[str, object], status: str) -> None:
+        self.key = key
+        self.status = status
+        shown = ", ".join(f"{name}={value}" for name, value in key.items())
+        super().__init__(domain, tracking_id, f"already tracks {shown}; it is {status}")
+
+
+class WrongState(TrackingError):
+    """the row is in a state that forbids the operation"""
+
+    def __init__(
+        self,
+        domain: str,
+        tracking_id: int,
+        operation: str,
+        status: str,
+        allowed: Iterable[str],
+    ) -> None:
+        self.operation = operation
+        self.status = status
+        self.allowed = tuple(allowed)
+        super().__init__(
+            domain,
+            tracking_id,
+            f"cannot {operation}: the row is {status}, it would have to be {' or '.join(self.allowed)}",
+        )
+
+
+class NotDue(TrackingError):
+    """the row waits and has no due time yet"""
+
+    def __init__(self, domain: str, tracking_id: int, due: datetime | None, seconds: float | None) -> None:
+        self.due = due
+        self.seconds = seconds
+        when = None if due is None else f"is due at {due.isoformat()}, in {seconds:.1f} s"
+        super().__init__(domain, tracking_id, when)
+
+
+class FencedOut(TrackingError):
+    """the attempt was superseded, so its write is stale"""
+
+    def __init__(self, domain: str, tracking_id: int, operation: str, status: str) -> None:
+        self.operation = operation
+        self.status = status
+        super().__init__(
+            domain,
+            tracking_id,
+            f"stale {operation} rejected: this attempt no longer owns the row, which is {status} now",
+        )
+
+
+class RetryIn(TasktrailError):
+    """The job asked to be tried again later."""
+
+    def __init__(self, seconds: float, message: str | None = None) -> None:
+        if seconds < 0:
+            raise InvalidField("seconds", seconds, "a delay cannot be negative")
+        self.seconds = seconds
+        super().__init__(message or f"asked to be tried again in {seconds:g} s")
+
+
+class GiveUp(TasktrailError):
+    """The job asked never to be tried again."""
+
+
+def describe(error: BaseException) -> str:
+    """Return "Class: message", the form in which an error is stored in a row.
+
+    PostgreSQL text holds neither NUL nor lone surrogates, so both are replaced by U+FFFD; a text over
+    ``ERROR_TEXT_LIMIT`` bytes is cut and says so.
+
+    Args:
+        error: what the attempt raised.
+
+    Returns:
+        The text, never empty.
+    """
+    message = str(error)
+    name = type(error).__name__
+    return clean_text(f"{name}: {message}" if message else name)
+
+
+def clean_text(text: str, limit: int = ERROR_TEXT_LIMIT) -> str:
+    """Return ``text`` in a form PostgreSQL stores, at most ``limit`` bytes of UTF-8 long.
+
+    Args:
+        text: any string, also one with NUL characters or lone surrogates.
+        limit: largest length of the result, in bytes.
+
+    Returns:
+        The same text where it was storable and short enough.
+    """
+    encoded = text.replace("\x00", "\ufffd").encode("utf-8", "surrogatepass")
+    storable = encoded.decode("utf-8", "replace")
+    encoded = storable.encode("utf-8")
+    if len(encoded) <= limit:
+        return storable
+    note = f" … [cut, {len(encoded)} bytes]"
+    return encoded[: limit - len(note.encode("utf-8"))].decode("utf-8", "ignore") + note
+
+
+def _rebuilt(
+    kind: type[TasktrailError], arguments: tuple[object, ...], attributes: Mapping[str, object]
+) -> TasktrailError:
+    error = kind.__new__(kind)  # not called: a subclass's __init__ takes something else than the message
+    error.args = arguments
+    vars(error).update(attributes)
+    return error
+
+
+def _shown(value: object, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[:limit] + "…"

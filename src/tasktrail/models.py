@@ -1,0 +1,199 @@
+"""The tracking row: the standard columns, constraints and indexes of every domain's table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar, Final, TypedDict
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    String,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, declared_attr, mapped_column
+from sqlalchemy.schema import SchemaItem
+
+from tasktrail.states import Status
+
+ATTEMPT_LOG_LIMIT: Final = 50
+"""How many entries of ``attempt_log`` are kept, the newest (DESIGN section 4)."""
+
+
+class AttemptEntry(TypedDict):
+    """One entry of ``attempt_log``: an attempt that did not complete.
+
+    Attributes:
+        number: which attempt it was, from 1.
+        start: when it was claimed, ISO 8601 with offset; ``None`` where that is unknown.
+        end: when it ended, ISO 8601 with offset.
+        outcome: ``error``, ``lost``, ``timeout`` or ``cancelled``.
+        error: "Class: message" or a reason.
+        worker: who ran it.
+    """
+
+    number: int
+    start: str | None
+    end: str
+    outcome: str
+    error: str
+    worker: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NaturalKey:
+    """The columns that say which unit of work a row is; two rows with the same ones cannot exist.
+
+    Attributes:
+        columns: names of NOT NULL columns (NULLs evade UNIQUE).
+        name: name of the UNIQUE constraint.
+    """
+
+    columns: tuple[str, ...]
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The two integer columns that say how far a job has come.
+
+    Attributes:
+        done: name of the column that counts what is done.
+        total: name of the column that says how much there is to do.
+    """
+
+    done: str
+    total: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackingOptions:
+    """What a domain says about its tracking table, as ``__tracking__`` of its model.
+
+    Attributes:
+        domain: the domain's name; also part of the names of its constraints and indexes, so at most
+            40 characters.
+        schema: PostgreSQL schema of the table; ``None`` leaves it to the metadata and the search path.
+        natural_key: makes enqueueing idempotent; ``None`` when every row is a unit of its own.
+        progress: the columns written by ``run.progress``.
+        check: a rule over the fields of a new row that goes beyond their types; raises ``InvalidField``.
+        extra: further constraints and indexes of the table.
+    """
+
+    domain: str
+    schema: str | None = None
+    natural_key: NaturalKey | None = None
+    progress: Progress | None = None
+    check: Callable[[Mapping[str, Any]], None] | None = None
+    extra: tuple[SchemaItem, ...] = ()
+
+
+def _utc() -> DateTime:
+    return DateTime(timezone=True)
+
+
+class BaseTaskTracking:
+    """Mixin with the standard columns of a tracking table; the row is the job.
+
+    A domain adds its inputs as columns of its own and its ``__tracking__``::
+
+        class ReportTracking(BaseTaskTracking, Base):
+            __tablename__ = "report_tracking"
+            __tracking__ = TrackingOptions(domain="report")
+
+            customer_id: Mapped[int]
+
+    Names and types of the standard columns are fixed by the plan (DESIGN section 4). Times are server
+    times in UTC. Rows are written by ``tasktrail.statements`` only, never through the ORM.
+    """
+
+    __tracking__: ClassVar[TrackingOptions]
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True, sort_order=-100)
+    status: Mapped[str] = mapped_column(String(20), server_default=Status.PENDING.value, sort_order=100)
+    created_at: Mapped[datetime] = mapped_column(_utc(), server_default=func.now(), sort_order=101)
+    updated_at: Mapped[datetime] = mapped_column(
+        _utc(), server_default=func.now(), onupdate=func.now(), sort_order=102
+    )
+    started_at: Mapped[datetime | None] = mapped_column(_utc(), sort_order=103)
+    completed_at: Mapped[datetime | None] = mapped_column(_utc(), sort_order=104)
+    error_message: Mapped[str | None] = mapped_column(Text, sort_order=105)
+    attempts: Mapped[int] = mapped_column(Integer, server_default=text("0"), sort_order=106)
+    max_attempts: Mapped[int] = mapped_column(Integer, server_default=text("3"), sort_order=107)
+    celery_task_id: Mapped[str | None] = mapped_column(String(255), sort_order=108)
+    next_attempt_at: Mapped[datetime | None] = mapped_column(
+        _utc(), server_default=func.now(), sort_order=109
+    )
+    heartbeat_at: Mapped[datetime | None] = mapped_column(_utc(), sort_order=110)
+    worker: Mapped[str | None] = mapped_column(String(255), sort_order=111)
+    dispatched_at: Mapped[datetime | None] = mapped_column(_utc(), sort_order=112)
+    attempt_log: Mapped[list[AttemptEntry]] = mapped_column(
+        JSONB, server_default=text("'[]'::jsonb"), sort_order=113
+    )
+
+    @declared_attr.directive
+    def __table_args__(cls) -> tuple[Any, ...]:  # noqa: N805  # SQLAlchemy passes the class
+        """The constraints and indexes of the table, named after the domain."""
+        options = cls.__tracking__
+        items: list[Any] = [*standard_constraints(options.domain), *standard_indexes(options.domain)]
+        if options.natural_key is not None:
+            items.append(UniqueConstraint(*options.natural_key.columns, name=options.natural_key.name))
+        items.extend(options.extra)
+        return (*items, {"schema": options.schema} if options.schema else {})
+
+
+STANDARD_COLUMNS: Final = tuple(
+    name for name in BaseTaskTracking.__annotations__ if not name.startswith("__")
+)
+"""Names of the columns every tracking table has."""
+
+
+def standard_constraints(domain: str) -> list[CheckConstraint]:
+    """Return the CHECKs of a tracking table.
+
+    Args:
+        domain: the domain's name.
+
+    Returns:
+        Constraints not yet attached to a table.
+    """
+    states = ", ".join(f"'{status}'" for status in Status)
+    return [
+        CheckConstraint(f"status IN ({states})", name=f"ck_{domain}_status"),
+        CheckConstraint("attempts >= 0 AND max_attempts >= 1", name=f"ck_{domain}_attempts"),
+    ]
+
+
+def standard_indexes(domain: str) -> list[Index]:
+    """Return the indexes of a tracking table: two by the plan, two partial ones for the live rows.
+
+    Args:
+        domain: the domain's name.
+
+    Returns:
+        Indexes not yet attached to a table.
+    """
+    return [
+        Index(f"idx_{domain}_status", "status"),
+        Index(f"idx_{domain}_dates", "created_at", "completed_at"),
+        Index(
+            f"idx_{domain}_due",
+            "next_attempt_at",
+            postgresql_where=text(f"status = '{Status.PENDING}'"),
+        ),
+        Index(
+            f"idx_{domain}_leased",
+            "heartbeat_at",
+            postgresql_where=text(f"status = '{Status.PROCESSING}'"),
+        ),
+    ]

@@ -1,0 +1,97 @@
+"""The settings: one frozen object, read from the environment in one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from tasktrail.errors import ConfigurationError
+
+Seconds = Annotated[float, Field(gt=0)]
+
+ENVIRONMENT_PREFIX = "TASKTRAIL_"
+
+
+class Settings(BaseSettings):
+    """What tasktrail can be told from outside, each as ``TASKTRAIL_<NAME>`` in the environment.
+
+    Attributes:
+        database_url: PostgreSQL; empty means the embedded server (DESIGN section 7).
+        broker_url: Redis or RabbitMQ; empty means the embedded Redis.
+        home: folder of the embedded servers' data, sockets and logs.
+        eta_horizon: longest delay, in seconds, that goes out as an ETA message; a longer one stays in
+            PostgreSQL until it is due, since brokers redeliver and double long ETAs.
+        connect_timeout: longest wait for a database connection, in seconds.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX, frozen=True, extra="ignore", env_ignore_empty=True
+    )
+
+    database_url: SecretStr | None = None
+    broker_url: SecretStr | None = None
+    home: Path = Path(".tasktrail")
+    eta_horizon: Seconds = 15 * 60
+    connect_timeout: Annotated[int, Field(ge=1)] = 5
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        try:
+            url = make_url(value.get_secret_value())
+        except ArgumentError:
+            raise ValueError("is not a database URL; write postgresql://user@host:5432/name") from None
+        if url.get_backend_name() not in {"postgresql", "postgres"}:
+            raise ValueError(f"names {url.get_backend_name()!r}; tasktrail works on postgresql:// only")
+        return value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _broker_is_known(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        scheme = value.get_secret_value().partition("://")[0]
+        if scheme not in {"redis", "rediss", "redis+socket", "amqp", "amqps", "pyamqp", "sentinel"}:
+            raise ValueError(f"names the transport {scheme!r}; write redis://… or amqp://…")
+        return value
+
+    @classmethod
+    def load(cls, **overrides: object) -> Self:
+        """Read the environment.
+
+        Args:
+            **overrides: settings that win over the environment.
+
+        Returns:
+            The settings.
+
+        Raises:
+            ConfigurationError: a variable has a value that cannot be used; the message names it.
+        """
+        try:
+            return cls(**overrides)  # type: ignore[arg-type]  # validated by pydantic
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            name = ENVIRONMENT_PREFIX + "_".join(str(part) for part in first["loc"]).upper()
+            reason = first["msg"].removeprefix("Value error, ")
+            raise ConfigurationError(f"{name} {reason}") from None
+
+
+def sqlalchemy_url(url: str) -> URL:
+    """Return ``url`` with psycopg as its driver, the one driver that serves sync and async alike.
+
+    Args:
+        url: a PostgreSQL URL, with or without a driver.
+
+    Returns:
+        The URL SQLAlchemy connects with.
+    """
+    parsed = make_url(url)
+    return parsed.set(drivername="postgresql+psycopg")
