@@ -1,7 +1,7 @@
 """The source that fails on demand, and its count that processes share."""
 
 import asyncio
-import sys
+import multiprocessing
 from datetime import date
 from decimal import Decimal
 
@@ -46,41 +46,31 @@ async def test_a_new_process_goes_on_counting(tmp_path):
     assert (await FlakySource(BundledHistory(), {FRIDAY: 1}, tmp_path).fetch(FRIDAY, ["USD"])).day == FRIDAY
 
 
-CALLER = """
-import asyncio, datetime, pathlib, sys
-from portfolio.rates.errors import SourceDown
-from portfolio.rates.flaky import FlakySource
-from portfolio.rates.sources import BundledHistory
-
-day = datetime.date(2026, 10, 30)
-source = FlakySource(BundledHistory(), {day: 150}, pathlib.Path(sys.argv[1]))
-asyncio.run(source.fetch(datetime.date(2026, 10, 29), ["USD"]))
-print("ready", flush=True)
-sys.stdin.readline()
-failures = 0
-for _ in range(100):
-    try:
-        asyncio.run(source.fetch(day, ["USD"]))
-    except SourceDown:
-        failures += 1
-print(failures)
-"""
+def count_failures(source: FlakySource, start, failures) -> None:
+    start.wait()
+    failed = 0
+    for _ in range(100):
+        try:
+            asyncio.run(source.fetch(FRIDAY, ["USD"]))
+        except SourceDown:
+            failed += 1
+    failures.put(failed)
 
 
-async def test_processes_that_call_at_once_share_the_count(tmp_path):
-    pipe = asyncio.subprocess.PIPE
-    callers = [
-        await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", CALLER, str(tmp_path)), stdin=pipe, stdout=pipe
-        )
-        for _ in range(3)
-    ]
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+def test_forked_processes_that_call_at_once_share_the_count(tmp_path):
+    context = multiprocessing.get_context("fork")  # as the worker pool of Celery does
+    source = FlakySource(BundledHistory(), {FRIDAY: 150}, tmp_path)
+    start, failures = context.Barrier(3), context.SimpleQueue()
+    callers = [context.Process(target=count_failures, args=(source, start, failures)) for _ in range(3)]
     for caller in callers:
-        assert await caller.stdout.readline() == b"ready\n"
-    outputs = [output for output, _ in await asyncio.gather(*(one.communicate(b"go\n") for one in callers))]
+        caller.start()
+    for caller in callers:
+        caller.join(timeout=30)
 
-    assert sum(int(output) for output in outputs) == 150
-    assert FlakySource(BundledHistory(), {}, tmp_path).calls(FRIDAY) == 300
+    assert [caller.exitcode for caller in callers] == [0, 0, 0]
+    assert sum(failures.get() for _ in callers) == 150
+    assert source.calls(FRIDAY) == 300
 
 
 def test_a_negative_number_of_failures_is_refused(tmp_path):

@@ -145,6 +145,11 @@ async def test_the_smallest_file_that_can_hold_the_day_is_asked(server, now, day
     assert expected == server.asked
 
 
+async def test_without_a_given_clock_the_time_is_now(server):
+    with pytest.raises(DayInTheFuture):
+        await LiveEcb(server.url).fetch(date(9990, 1, 4), ["USD"])
+
+
 async def test_the_live_and_the_bundled_source_return_the_same(server):
     server.give(HISTORY, REAL_HISTORY)
     day, currencies = date(2003, 6, 2), ["USD", "CYP", "CNY"]
@@ -402,6 +407,7 @@ async def test_a_body_that_is_not_packed_as_it_says_is_a_bad_answer(server):
         "www.ecb.europa.eu/stats",
         "http://",
         "http://h:99999/",
+        "http://h:x/",
         "https://me:secret@ecb.example/",
     ],
 )
