@@ -71,6 +71,21 @@ class JobTrackingService(BaseTaskTrackingService[JobTracking]):
     model = JobTracking
 
 
+class AsyncJobTracking(BaseTaskTracking, Base):
+    """The same again, for a task that is a coroutine."""
+
+    __tablename__ = "async_job_tracking"
+    __tracking__ = TrackingOptions(domain="async_job", schema=SCHEMA)
+
+    payload: Mapped[str] = mapped_column(String(100), server_default="")
+
+
+class AsyncJobTrackingService(BaseTaskTrackingService[AsyncJobTracking]):
+    """The service of the asynchronous jobs."""
+
+    model = AsyncJobTracking
+
+
 class Effect(Base):
     """What a job did to the world, written in the transaction that completes it."""
 

@@ -65,10 +65,11 @@ INITDB_OPTIONS = (
 )
 ADVICE = {
     "no space left": "make room on the disk",
+    "free disk space": "make room on the disk",
     "permission denied": "let this user write there, or set TASKTRAIL_HOME to another folder",
     "read-only file system": "set TASKTRAIL_HOME to a folder that can be written",
     "not compatible with this version": "set TASKTRAIL_HOME to a new folder; another version made this one",
-    "shared memory": "free some memory, or lower shared_buffers",
+    "could not map anonymous shared memory": "free some memory, or lower shared_buffers",
     "after sigterm": "stop it in the mode fast, which disconnects its clients",
     "cannot allocate memory": "free some memory, or lower shared_buffers",
 }
@@ -186,7 +187,8 @@ class _Server(ABC):
             self._end(self.signals["fast"], process)  # its socket was deleted: it cannot be reached any more
         elif process and self._await_answer(process):
             return self.url
-        (self.folder / ".gitignore").write_text("*\n")
+        if not (ignore := self.folder / ".gitignore").exists():
+            ignore.write_text("*\n")
         self._create()
         self._clear_remains()
         try:
@@ -222,7 +224,7 @@ class _Server(ABC):
             **self._identity(),
             **more,
         }
-        return subprocess.run(command, text=True, check=False, **more)  # noqa: S603  # our own programs
+        return subprocess.run(command, text=True, check=False, **more)
 
     def _identity(self) -> Mapping[str, object]:
         return {}

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final, Literal, TypeAlias
 
-from tasktrail.errors import ConfigurationError, GiveUp, RetryIn
+from tasktrail.errors import ConfigurationError, GiveUp, InvalidField, RetryIn
 
 ErrorClasses: TypeAlias = tuple[type[BaseException], ...]
 
@@ -102,7 +102,8 @@ class RetryPolicy:
     ) -> Decision:
         """Decide what follows a failed attempt.
 
-        What the error itself asks for goes first: ``GiveUp`` or ``retry_after = False`` means never,
+        What the error itself asks for goes first: ``GiveUp``, ``InvalidField`` (the same input would be
+        refused again) or ``retry_after = False`` means never,
         ``RetryIn`` or a numeric ``retry_after`` means "in so many seconds", and the ``Retry-After`` header
         of an HTTP response hanging on the error (RFC 9110, section 10.2.3) means the same. None of
         these adds attempts: when the last one is used up, the row is FAILED.
@@ -142,7 +143,7 @@ def requested_delay(error: BaseException, now: datetime) -> float | Literal[Fals
     Returns:
         Seconds, ``False`` for "never", or ``None`` when it says nothing.
     """
-    if isinstance(error, GiveUp):
+    if isinstance(error, GiveUp | InvalidField):
         return False
     if isinstance(error, RetryIn):
         return error.seconds

@@ -189,6 +189,24 @@ async def test_a_kept_history_is_fetched_again_after_an_hour(server):
     assert server.asked == [HISTORY, HISTORY]
 
 
+async def test_a_history_with_a_bad_rate_is_not_kept(server):
+    server.give(HISTORY, archive("2026-10-30,1.1172,-175.68,N/A,"))
+    source = live(server, FRIDAY_EVENING + timedelta(days=365))
+
+    with pytest.raises(BadAnswer):
+        await source.fetch(FRIDAY, ["USD"])
+    server.give(HISTORY, GOOD_ZIP)
+
+    assert (await source.fetch(FRIDAY, ["USD"])).rates == {"USD": Decimal("1.1172")}
+
+
+async def test_a_redirect_is_not_followed_and_says_where_to(server):
+    server.give(DAILY, status="302 Found", Location="https://portal.example/login")
+
+    with pytest.raises(BadAnswer, match=r"HTTP 302 to 'https://portal\.example/login'"):
+        await live(server).fetch(FRIDAY, ["USD"])
+
+
 async def test_a_history_that_begins_too_late_is_a_bad_answer(server):
     server.give(HISTORY, GOOD_ZIP)
 
@@ -409,6 +427,8 @@ async def test_a_body_that_is_not_packed_as_it_says_is_a_bad_answer(server):
         "http://h:99999/",
         "http://h:x/",
         "https://me:secret@ecb.example/",
+        "https://me:secret@ecb.example:x/",
+        "ftp://me:secret@ecb.example/",
     ],
 )
 def test_a_base_address_that_cannot_work_is_refused(address):

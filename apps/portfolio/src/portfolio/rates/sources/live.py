@@ -83,8 +83,8 @@ class LiveEcb:
         clock: returns the time, with a time zone.
 
     Raises:
-        InvalidField: ``base_url`` is no http or https address, or holds a password, which would end up
-            in error messages.
+        InvalidField: ``base_url`` is no http or https address, or holds a user name or a password, which
+            would end up in error messages.
     """
 
     name = "ecb-live"
@@ -131,6 +131,13 @@ class LiveEcb:
             raise DayInTheFuture(day, today(now))
         if day > today(now):
             raise self._too_early(day, now)
+        try:
+            return await self._ask(day, asked, now)
+        except BadAnswer:
+            self._history = None  # or the next attempt would read the same bytes again
+            raise
+
+    async def _ask(self, day: date, asked: tuple[str, ...], now: datetime) -> DailyRates:
         async with httpx.AsyncClient(base_url=self._folder, timeout=self._timeout) as client:
             for file in _files_for(day, now):
                 table = await self._table(client, file, now)
@@ -196,16 +203,18 @@ def _check_status(source: str, response: httpx.Response, now: datetime) -> None:
         pause = retry_after_seconds(headers.get("Retry-After"), headers.get("Date"), now)
         raise SourceDown(source, f"HTTP {status}", pause)
     if status != httpx.codes.OK:
-        raise BadAnswer(source, f"HTTP {status}")
+        target = response.headers.get("Location")
+        raise BadAnswer(source, f"HTTP {status} to {target[:200]!r}" if target else f"HTTP {status}")
 
 
 def _checked_url(base_url: str) -> httpx.URL:
+    shown = base_url.rpartition("@")[2]
     try:
         url = httpx.URL(base_url if base_url.endswith("/") else f"{base_url}/")
     except httpx.InvalidURL as error:
-        raise InvalidField("base_url", base_url, f"it is not an address: {error}") from error
+        raise InvalidField("base_url", shown, f"it is not an address: {error}") from error
     if url.scheme not in ("http", "https") or not url.host or (url.port or 0) > _LAST_PORT:
-        raise InvalidField("base_url", base_url, "an http or https address is needed")
+        raise InvalidField("base_url", shown, "an http or https address is needed")
     if url.userinfo:
-        raise InvalidField("base_url", str(url.copy_with(username="", password="")), "it holds a password")
+        raise InvalidField("base_url", shown, "it holds a user name or a password")
     return url
