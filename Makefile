@@ -9,6 +9,12 @@ export UV_PYTHON ?= >=3.11
 export UV_PYTHON_DOWNLOADS ?= never
 unexport VIRTUAL_ENV UV_PROJECT_ENVIRONMENT
 
+# Trust the certificates that the system trusts, e.g. those of a company's proxy.
+ifneq ($(wildcard /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt),)
+export UV_SYSTEM_CERTS ?= 1
+export UV_NATIVE_TLS ?= 1
+endif
+
 .DEFAULT_GOAL := help
 
 .PHONY: help

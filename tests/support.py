@@ -19,7 +19,7 @@ from tasktrail import (
     Progress,
     TrackingOptions,
 )
-from tasktrail.schema import v1
+from tasktrail.schema import v1, v2
 
 SCHEMA = "tracking"
 
@@ -98,5 +98,7 @@ class Effect(Base):
 def create_tables(engine: Engine) -> None:
     """Create the library's own tables and those of the tests."""
     with engine.begin() as db:
-        v1.upgrade(Operations(MigrationContext.configure(db)), schema=SCHEMA)
+        operations = Operations(MigrationContext.configure(db))
+        v1.upgrade(operations, schema=SCHEMA)
+        v2.upgrade(operations, schema=SCHEMA)
         Base.metadata.create_all(db)

@@ -17,6 +17,10 @@
     │   ├── WrongState               the row is in a state that forbids the operation
     │   ├── NotDue                   the row waits for its due time
     │   └── FencedOut                the attempt was superseded; its write is stale
+    ├── AttemptLost                  an attempt ended without a word from its body
+    │   ├── WorkerLost               its process died
+    │   ├── LeaseExpired             its machine is silent
+    │   └── TimeLimit                it was killed for taking too long
     ├── RetryIn                      raised by a job: try again after n seconds
     └── GiveUp                       raised by a job: never try this again
 
@@ -154,6 +158,22 @@ class FencedOut(TrackingError):
             tracking_id,
             f"stale {operation} rejected: this attempt no longer owns the row, which is {status} now",
         )
+
+
+class AttemptLost(TasktrailError):
+    """The attempt ended without a word from its body."""
+
+
+class WorkerLost(AttemptLost):
+    """The worker process ended while it worked on the row."""
+
+
+class LeaseExpired(AttemptLost):
+    """No heartbeat came for longer than the lease."""
+
+
+class TimeLimit(AttemptLost):
+    """The attempt ran longer than its hard time limit."""
 
 
 class RetryIn(TasktrailError):

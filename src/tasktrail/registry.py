@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from tasktrail.errors import ConfigurationError, UnknownDomain
@@ -21,6 +22,7 @@ class Domain:
         service: its service class.
         task_name: name of its Celery task; ``None`` for a domain without a tracked task.
         policy: how its failed attempts are repeated.
+        retention: age at which ended rows are deleted; ``None`` leaves it to the settings.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Domain:
     service: type[Any]
     task_name: str | None = None
     policy: RetryPolicy = field(default_factory=RetryPolicy)
+    retention: timedelta | None = None
 
 
 class Registry:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final, Literal, TypeAlias
 
-from tasktrail.errors import ConfigurationError, GiveUp, InvalidField, RetryIn
+from tasktrail.errors import AttemptLost, ConfigurationError, GiveUp, InvalidField, RetryIn
 
 ErrorClasses: TypeAlias = tuple[type[BaseException], ...]
 
@@ -54,8 +54,10 @@ class RetryPolicy:
         cap: longest delay, in seconds; also bounds what a server or an error asks for.
         jitter: draw the delay evenly from 0 to its value ("full jitter"), so that jobs that failed
             together do not come back together.
-        retry_on: errors worth a retry; anything else ends the row.
-        give_up_on: errors never worth one; they win over ``retry_on``.
+        retry_on: errors of the body worth a retry; anything else ends the row. A lost attempt, where the
+            body raised nothing, is always worth one.
+        give_up_on: errors never worth one; they win over ``retry_on``, and may name ``WorkerLost``,
+            ``LeaseExpired`` or ``TimeLimit``.
     """
 
     max_attempts: int = 3
@@ -127,7 +129,7 @@ class RetryPolicy:
             return NoRetry(f"all {max_attempts} attempts failed")
         if asked is not None:
             return Retry(min(asked, self.cap))
-        if not isinstance(error, self.retry_on):
+        if not isinstance(error, (*self.retry_on, AttemptLost)):
             return NoRetry(f"{type(error).__name__} is not among the errors worth a retry")
         delay = self.delay(failures - 1)
         return Retry(delay * random() if self.jitter else delay)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -27,6 +27,17 @@ class Settings(BaseSettings):
         eta_horizon: longest delay, in seconds, that goes out as an ETA message; a longer one stays in
             PostgreSQL until it is due, since brokers redeliver and double long ETAs.
         connect_timeout: longest wait for a database connection, in seconds.
+        database_patience: how long an attempt waits for a database that went away, in seconds.
+        heartbeat_interval: time between two renewals of the leases of running rows, in seconds.
+        lease: how old a heartbeat may be before its row counts as lost, in seconds.
+        maintenance: whether workers run the maintenance loop; switch it off where ``tasktrail maintain``
+            runs.
+        maintenance_interval: time between two rounds of maintenance, in seconds.
+        redispatch_after: how long a due row waits for a worker before its message is sent again, in
+            seconds; the wait doubles each time.
+        prune_interval: time between two rounds of pruning, in seconds.
+        retention: age at which ended rows are deleted, in days, unless their task says otherwise.
+        shutdown_grace: how long running work may take after SIGTERM, in seconds.
     """
 
     model_config = SettingsConfigDict(
@@ -38,6 +49,15 @@ class Settings(BaseSettings):
     home: Path = Path(".tasktrail")
     eta_horizon: Seconds = 15 * 60
     connect_timeout: Annotated[int, Field(ge=1)] = 5
+    database_patience: Seconds = 30.0
+    heartbeat_interval: Seconds = 10.0
+    lease: Seconds = 60.0
+    maintenance: bool = True
+    maintenance_interval: Seconds = 1.0
+    redispatch_after: Seconds = 60.0
+    prune_interval: Seconds = 60.0
+    retention: Annotated[float, Field(gt=0)] = 30.0
+    shutdown_grace: Seconds = 30.0
 
     @field_validator("database_url")
     @classmethod
@@ -62,6 +82,15 @@ class Settings(BaseSettings):
             raise ValueError(f"names the transport {scheme!r}; write redis://… or amqp://…")
         return value
 
+    @model_validator(mode="after")
+    def _lease_outlives_heartbeats(self) -> Self:
+        if self.lease < 2 * self.heartbeat_interval:
+            raise ValueError(
+                f"is {self.lease:g} s, but must be at least two heartbeat intervals of "
+                f"{self.heartbeat_interval:g} s, or one late heartbeat loses a running row"
+            )
+        return self
+
     @classmethod
     def load(cls, **overrides: object) -> Self:
         """Read the environment.
@@ -79,7 +108,8 @@ class Settings(BaseSettings):
             return cls(**overrides)  # type: ignore[arg-type]  # validated by pydantic
         except ValidationError as error:
             first = error.errors(include_input=False, include_url=False)[0]
-            name = ENVIRONMENT_PREFIX + "_".join(str(part) for part in first["loc"]).upper()
+            field = "_".join(str(part) for part in first["loc"]) or "lease"  # the one rule across fields
+            name = ENVIRONMENT_PREFIX + field.upper()
             reason = first["msg"].removeprefix("Value error, ")
             raise ConfigurationError(f"{name} {reason}") from None
 

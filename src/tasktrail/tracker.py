@@ -16,7 +16,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, Executable, Row, Select, extract, select
 from sqlalchemy.orm import Session
 
-from tasktrail import statements
+from tasktrail import statements, sweeps
 from tasktrail.errors import (
     DuplicateTracking,
     FencedOut,
@@ -27,9 +27,9 @@ from tasktrail.errors import (
     clean_text,
 )
 from tasktrail.fields import checked, domain_columns
+from tasktrail.guards import CLOCK, table_of
 from tasktrail.models import BaseTaskTracking
 from tasktrail.retry import Decision, Retry
-from tasktrail.statements import CLOCK, table_of
 from tasktrail.states import ACTIVE, REVIVABLE, Status, sources
 
 Database: TypeAlias = Session | Connection
@@ -264,8 +264,24 @@ def claim(
     )
 
 
-def fence(db: Database, model: type[BaseTaskTracking], tracking_id: int, operation: str) -> tuple[Fence, int]:
+def fence(
+    db: Database,
+    model: type[BaseTaskTracking],
+    tracking_id: int,
+    operation: str,
+    *,
+    worker: str | None = None,
+    celery_task_id: str | None = None,
+) -> tuple[Fence, int]:
     """Read the fence of a row that is PROCESSING, for callers that did not claim it themselves.
+
+    Args:
+        db: session or connection.
+        model: the domain's model.
+        tracking_id: the row.
+        operation: what the fence is wanted for, for the error.
+        worker: if given, the row must be this worker's.
+        celery_task_id: if given, the row must be this Celery task's.
 
     Returns:
         The fence and the row's ``max_attempts``.
@@ -273,11 +289,14 @@ def fence(db: Database, model: type[BaseTaskTracking], tracking_id: int, operati
     Raises:
         TrackingNotFound: there is no such row.
         WrongState: it is not PROCESSING.
+        FencedOut: it is another worker's or another task's.
     """
     row = get(db, model, tracking_id)
+    domain = model.__tracking__.domain
     if row.status != Status.PROCESSING or row.started_at is None:
-        domain = model.__tracking__.domain
         raise WrongState(domain, tracking_id, operation, row.status, [Status.PROCESSING])
+    if worker not in {None, row.worker} or celery_task_id not in {None, row.celery_task_id}:
+        raise FencedOut(domain, tracking_id, operation, row.status)
     return Fence(row.id, row.attempts, row.celery_task_id, row.started_at), row.max_attempts
 
 
@@ -289,6 +308,26 @@ def heartbeat(db: Database, model: type[BaseTaskTracking], fence: Fence) -> None
         TrackingNotFound: the row is gone.
     """
     _owned_write(db, model, fence, statements.heartbeat_if_owned(model), "heartbeat")
+
+
+def renew(db: Database, model: type[BaseTaskTracking], fences: Sequence[Fence]) -> set[int]:
+    """Renew the leases of several claimed rows in one statement.
+
+    Args:
+        db: session or connection; the caller commits.
+        model: the domain's model.
+        fences: what proves ownership of each row.
+
+    Returns:
+        The ids of the rows that are still owned; the others were cancelled or taken over.
+    """
+    parameters = {
+        "ids": [fence.tracking_id for fence in fences],
+        "attempts": [fence.attempts for fence in fences],
+        "celery_task_ids": [fence.celery_task_id for fence in fences],
+        "started_ats": [fence.started_at for fence in fences],
+    }
+    return set(db.execute(sweeps.renew_leases_if_owned(model), parameters).scalars())
 
 
 def progress(
@@ -346,6 +385,13 @@ def complete(db: Database, model: type[BaseTaskTracking], fence: Fence, *, note:
     """
     kept = None if note is None else clean_text(note)
     _owned_write(db, model, fence, statements.complete_if_owned(model), "complete", note=kept)
+
+
+def was_completed_by(db: Database, model: type[BaseTaskTracking], fence: Fence) -> bool:
+    """Say whether a row is COMPLETED, and by the attempt with this fence."""
+    row = get(db, model, fence.tracking_id)
+    found = Fence(row.id, row.attempts, row.celery_task_id, row.started_at or fence.started_at)
+    return row.status == Status.COMPLETED and row.started_at is not None and found == fence
 
 
 def fail(

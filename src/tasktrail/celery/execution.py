@@ -2,31 +2,71 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
+import os
 import random
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, TypeVar
 
 from celery import Task
-from celery.exceptions import Ignore, SoftTimeLimitExceeded
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from celery.exceptions import Retry as CeleryRetry
 
-from tasktrail import tracker
+from tasktrail import counters, tracker
+from tasktrail.celery.heartbeat import Heartbeats
 from tasktrail.celery.loop import ProcessLoop
 from tasktrail.celery.publish import Message, Publisher
 from tasktrail.celery.run import Run
-from tasktrail.engines import Engines
-from tasktrail.errors import FencedOut, NotDue, TrackingNotFound, WrongState, describe
+from tasktrail.engines import Durability, Engines
+from tasktrail.errors import (
+    DatabaseUnavailable,
+    FencedOut,
+    NotDue,
+    TrackingNotFound,
+    WrongState,
+    describe,
+)
 from tasktrail.registry import Domain
 from tasktrail.retry import Decision, Retry
-from tasktrail.tracker import Claim, Outcome
+from tasktrail.tracker import Claim, Database, Outcome
 
 logger = logging.getLogger(__name__)
 
 Body: TypeAlias = Callable[[Run[Any]], Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerParts:
+    """What all executions of a worker process share.
+
+    Attributes:
+        engines: the process's database engines.
+        publisher: sends the message of a retry.
+        heartbeats: renews the leases of running rows.
+        loop: runs bodies that are coroutines.
+        schema: where the library's own tables are.
+        eta_horizon: longest delay, in seconds, that goes out as an ETA message.
+        patience: how long an attempt waits for a database that went away, in seconds.
+    """
+
+    engines: Engines
+    publisher: Publisher
+    heartbeats: Heartbeats
+    loop: ProcessLoop
+    schema: str | None
+    eta_horizon: float
+    patience: float
+
+
+def worker_name(hostname: str | None, pid: int) -> str:
+    """Return how a worker process is named in the rows it works on."""
+    return f"{hostname}/{pid}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +76,12 @@ class Execution:
     Attributes:
         domain: the domain.
         body: the function that does the work.
-        engines: the process's database engines.
-        publisher: sends the message of a retry.
-        loop: runs bodies that are coroutines.
-        eta_horizon: longest delay, in seconds, that goes out as an ETA message.
+        parts: what all executions of the process share.
     """
 
     domain: Domain
     body: Body
-    engines: Engines
-    publisher: Publisher
-    eta_horizon: float
-    loop: ProcessLoop = field(default_factory=ProcessLoop)
+    parts: WorkerParts
 
     def __call__(self, task: Task[Any, Any], tracking_id: int) -> Any:
         """Work on one message.
@@ -60,50 +94,59 @@ class Execution:
             What the body returned.
 
         Raises:
-            celery.exceptions.Ignore: the message is a duplicate, late or early; nothing ran.
+            celery.exceptions.Ignore: the message is a duplicate, late or early, and nothing ran; or the
+                attempt was superseded, and nothing it did counts.
+            celery.exceptions.Reject: the database stayed away; the message is put back.
             celery.exceptions.Retry: the attempt failed and will be repeated.
             BaseException: what the body raised, when the row is FAILED.
         """
         claim = self._claim(task, tracking_id)
-        run: Run[Any] = Run(self.domain.model, claim, self.engines)
+        run: Run[Any] = Run(self.domain.model, claim, self.parts.engines)
+        self.parts.heartbeats.add(run)
         try:
             result = self._run(run)
-            run.complete()
-        except FencedOut as error:
-            logger.warning("%s", error)
-            raise Ignore(str(error)) from error
+            self._complete(run)
+        except FencedOut as stale:
+            self._give_way(stale)
         except CeleryRetry as error:
-            self._fail(task, claim, error, Retry(_seconds_until(error.when)))
+            self._fail(task, run, error, Retry(_seconds_until(error.when)))
+        except asyncio.CancelledError as error:
+            if run.cancelled:
+                self._give_way(self._stopped(run))
+            self._fail(task, run, error, self._decide(claim, error))
         except Exception as error:  # noqa: BLE001  # whatever the body raises is recorded in the row
-            self._fail(task, claim, error, self._decide(claim, error))
+            self._fail(task, run, error, self._decide(claim, error))
         except BaseException:
-            self._release(claim)  # the process is told to stop, which is not the attempt's fault
+            self._release(run)  # the process is told to stop, which is not the attempt's fault
             raise
         finally:
+            self.parts.heartbeats.remove(run)
             run.close()
         return result
 
     def _claim(self, task: Task[Any, Any], tracking_id: int) -> Claim:
+        model = self.domain.model
         celery_task_id = task.request.id
-        worker = task.request.hostname
+        worker = worker_name(task.request.hostname, os.getpid())
+
+        def write(db: Database) -> Claim:
+            return tracker.claim(db, model, tracking_id, celery_task_id=celery_task_id, worker=worker)
+
         try:
-            with self.engines.kept("relaxed") as db:
-                return tracker.claim(
-                    db, self.domain.model, tracking_id, celery_task_id=celery_task_id, worker=worker
-                )
+            return self._persistently(write, "relaxed")
+        except DatabaseUnavailable as error:
+            logger.warning("message put back: %s", error)
+            raise Reject(str(error), requeue=True) from error
         except (NotDue, TrackingNotFound, WrongState) as reason:
-            if (
-                isinstance(reason, NotDue)
-                and reason.seconds is not None
-                and reason.seconds <= self.eta_horizon
-            ):
-                self.publisher.send([self._message(task, tracking_id, max(reason.seconds, 0.01))])
+            early = reason.seconds if isinstance(reason, NotDue) else None
+            if early is not None and early <= self.parts.eta_horizon:
+                self.parts.publisher.send([self._message(task, tracking_id, max(early, 0.01))])
             logger.info("message dropped: %s", reason)
             raise Ignore(str(reason)) from reason
 
     def _run(self, run: Run[Any]) -> Any:
         if inspect.iscoroutinefunction(self.body):
-            return self.loop.run(self._arun(run))
+            return self.parts.loop.run(self._arun(run), on_start=run.on_stop)
         return self.body(run)
 
     async def _arun(self, run: Run[Any]) -> Any:
@@ -114,7 +157,31 @@ class Execution:
             await run.aclose()
         return result
 
-    def _decide(self, claim: Claim, error: Exception) -> Decision:
+    def _complete(self, run: Run[Any]) -> None:
+        if run.uses_session:
+            run.complete()
+            return
+        try:
+            self._persistently(lambda _: run.complete())
+        except FencedOut:
+            if not self._was_completed(run):
+                raise
+
+    def _persistently(self, write: Callable[[Database], T], durability: Durability = "durable") -> T:
+        """Repeat a guarded write while the database is away; a guard makes the repetition harmless."""
+        deadline = time.monotonic() + self.parts.patience
+        pause = 0.05
+        while True:
+            try:
+                with self.parts.engines.kept(durability) as db:
+                    return write(db)
+            except DatabaseUnavailable:
+                if time.monotonic() + pause > deadline:
+                    raise
+                time.sleep(pause)
+                pause = min(pause * 2, 1.0)
+
+    def _decide(self, claim: Claim, error: BaseException) -> Decision:
         return self.domain.policy.decide(
             error,
             failures=claim.fence.attempts + 1,
@@ -123,30 +190,54 @@ class Execution:
             random=random.random,
         )
 
-    def _fail(self, task: Task[Any, Any], claim: Claim, error: Exception, decision: Decision) -> NoReturn:
+    def _fail(
+        self, task: Task[Any, Any], run: Run[Any], error: BaseException, decision: Decision
+    ) -> NoReturn:
+        run.close()
+        model, fence = self.domain.model, run.fence
         outcome: Outcome = "timeout" if isinstance(error, SoftTimeLimitExceeded) else "error"
+        text = describe(error)
         try:
-            with self.engines.kept() as db:
-                tracker.fail(
-                    db, self.domain.model, claim.fence, decision, error=describe(error), outcome=outcome
-                )
+            self._persistently(
+                lambda db: tracker.fail(db, model, fence, decision, error=text, outcome=outcome)
+            )
         except FencedOut as stale:
-            logger.warning("%s", stale)
-            raise Ignore(str(stale)) from error
+            if self._was_completed(run):
+                raise Ignore(f"{run!r} completed before its connection was lost") from error
+            self._give_way(stale)
         if isinstance(error, CeleryRetry) or not isinstance(decision, Retry):
             raise error
-        if decision.seconds <= self.eta_horizon:
+        if decision.seconds <= self.parts.eta_horizon:
             retries = (task.request.retries or 0) + 1
-            self.publisher.send([self._message(task, claim.fence.tracking_id, decision.seconds, retries)])
+            self.parts.publisher.send([self._message(task, run.id, decision.seconds, retries)])
         when = datetime.now(UTC) + timedelta(seconds=decision.seconds)
-        raise CeleryRetry(exc=error, when=when) from error
+        reason = error if isinstance(error, Exception) else RuntimeError(text)
+        raise CeleryRetry(exc=reason, when=when) from error
 
-    def _release(self, claim: Claim) -> None:
+    def _was_completed(self, run: Run[Any]) -> bool:
+        """Say whether this attempt's completion was committed although its answer was lost."""
+        return self._persistently(lambda db: tracker.was_completed_by(db, self.domain.model, run.fence))
+
+    def _stopped(self, run: Run[Any]) -> FencedOut:
+        status = self._persistently(lambda db: tracker.get(db, self.domain.model, run.id)).status
+        return FencedOut(self.domain.name, run.id, "attempt", status)
+
+    def _give_way(self, stale: FencedOut) -> NoReturn:
+        logger.warning("%s", stale)
         try:
-            with self.engines.kept() as db:
-                tracker.release(db, self.domain.model, claim.fence)
-        except FencedOut as stale:
-            logger.warning("%s", stale)
+            with self.parts.engines.kept("relaxed") as db:
+                counters.add(db, self.parts.schema, self.domain.name, counters.STALE_WRITES)
+        except DatabaseUnavailable as error:
+            logger.warning("a stale write was not counted: %s", error)
+        raise Ignore(str(stale)) from stale
+
+    def _release(self, run: Run[Any]) -> None:
+        run.close()
+        try:
+            with self.parts.engines.kept() as db:
+                tracker.release(db, self.domain.model, run.fence)
+        except (FencedOut, TrackingNotFound, DatabaseUnavailable) as reason:
+            logger.warning("the row was not given back: %s", reason)
 
     def _message(
         self, task: Task[Any, Any], tracking_id: int, countdown: float, retries: int | None = None

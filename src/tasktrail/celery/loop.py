@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -19,36 +20,41 @@ class ProcessLoop:
         self._pid = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop and wait for it.
+    def run(self, coroutine: Coroutine[Any, Any, T], *, on_start: Callable[[Callable[[], None]], None]) -> T:
+        """Run a coroutine on the loop and wait until it has ended.
 
         When the waiting thread is interrupted (a soft time limit, a shutdown), the coroutine is cancelled and
         has ended before the interruption goes on.
 
         Args:
             coroutine: what to run.
+            on_start: is given a function that cancels the coroutine from any thread.
 
         Returns:
-            What it returned.
+            What the coroutine returned.
 
         Raises:
-            BaseException: what it raised.
+            BaseException: what it raised; ``asyncio.CancelledError`` if it was cancelled.
         """
-        ended = threading.Event()
+        loop = self._running()
+        outcome: Future[T] = Future()
+        started: list[asyncio.Task[T]] = []
 
-        async def ending() -> T:
-            try:
-                return await coroutine
-            finally:
-                ended.set()
+        def start() -> None:
+            started.append(loop.create_task(coroutine))
+            started[0].add_done_callback(lambda task: _copy_outcome(task, outcome))
 
-        future = asyncio.run_coroutine_threadsafe(ending(), self._running())
+        def cancel() -> None:
+            loop.call_soon_threadsafe(lambda: [task.cancel() for task in started])
+
+        loop.call_soon_threadsafe(start)
+        on_start(cancel)
         try:
-            return future.result()
+            return outcome.result()
         except BaseException:
-            if not future.done():
-                future.cancel()
-                ended.wait()
+            if not outcome.done():
+                cancel()
+                outcome.exception()
             raise
 
     def _running(self) -> asyncio.AbstractEventLoop:
@@ -63,3 +69,12 @@ class ProcessLoop:
                     target=self._loop.run_forever, name="tasktrail event loop", daemon=True
                 ).start()
             return self._loop
+
+
+def _copy_outcome(task: asyncio.Task[T], outcome: Future[T]) -> None:
+    if task.cancelled():
+        outcome.set_exception(asyncio.CancelledError())
+    elif (error := task.exception()) is not None:
+        outcome.set_exception(error)
+    else:
+        outcome.set_result(task.result())

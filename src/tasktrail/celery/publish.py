@@ -76,18 +76,29 @@ class Publisher:
         Returns:
             Whether all of them went out and are marked.
         """
-        sent: list[Message] = []
+        return self.transmit(messages) and self._mark(messages)
+
+    def transmit(self, messages: Sequence[Message]) -> bool:
+        """Send messages over one connection without marking their rows; for rows that are marked already.
+
+        Args:
+            messages: what to send.
+
+        Returns:
+            Whether all of them went out; if not, some may have.
+        """
+        if not messages:
+            return True
         try:
             with self._errors(), self._app.producer_or_acquire() as producer, batch(producer, len(messages)):
                 for message in messages:
                     message.task.apply_async(
                         args=(message.tracking_id,), producer=producer, **message.options()
                     )
-                    sent.append(message)
         except BrokerUnavailable as error:
             logger.warning("%d rows wait for maintenance to dispatch them: %s", len(messages), error)
             return False
-        return self._mark(sent)
+        return True
 
     def _mark(self, sent: Sequence[Message]) -> bool:
         ids: dict[type[BaseTaskTracking], list[int]] = {}

@@ -27,6 +27,8 @@ class Run(Generic[ModelT]):
 
     Attributes:
         id: the row.
+        model: the domain's model.
+        fence: proves that this attempt owns the row.
         domain: its domain.
         number: which attempt this is, from 1.
         max_attempts: how many may fail.
@@ -34,7 +36,8 @@ class Run(Generic[ModelT]):
     """
 
     def __init__(self, model: type[ModelT], claim: Claim, engines: Engines) -> None:
-        self._model = model
+        self.model = model
+        self.fence = claim.fence
         self._claim = claim
         self._engines = engines
         self._session: Session | None = None
@@ -45,15 +48,43 @@ class Run(Generic[ModelT]):
         self.max_attempts = claim.max_attempts
         self.completed = False
         self._note: str | None = None
+        self._stop_reason: str | None = None
+        self._on_stop: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
         return f"<Run {self.domain} {self.id}, attempt {self.number} of {self.max_attempts}>"
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether the row was cancelled or taken over meanwhile; a long ``def`` body looks here and returns.
+
+        A coroutine needs not look: it is cancelled. Known one heartbeat after it happened, at the latest.
+        """
+        return self._stop_reason is not None
+
+    @property
+    def cancel_reason(self) -> str | None:
+        """Why the row is no longer this attempt's; ``None`` while it is."""
+        return self._stop_reason
+
+    def stop(self, reason: str) -> None:
+        """Tell the body that the row is no longer its own; called by the heartbeat, on its thread."""
+        if self._stop_reason is None:
+            self._stop_reason = reason
+            if self._on_stop is not None:
+                self._on_stop()
+
+    def on_stop(self, cancel: Callable[[], None]) -> None:
+        """Have a function called when the run is stopped."""
+        self._on_stop = cancel
+        if self._stop_reason is not None:
+            cancel()
+
     @cached_property
     def row(self) -> ModelT:
         """The row as it was claimed, detached: its inputs are attributes, e.g. ``run.row.update_date``."""
-        fence = self._claim.fence
-        make: Callable[..., ModelT] = self._model  # the mapped class takes its columns, the mixin does not
+        fence = self.fence
+        make: Callable[..., ModelT] = self.model  # the mapped class takes its columns, the mixin does not
         return make(
             id=fence.tracking_id,
             status=Status.PROCESSING.value,
@@ -87,6 +118,11 @@ class Run(Generic[ModelT]):
             self._asession = AsyncSession(self._engines.asynchronous)
         return self._asession
 
+    @property
+    def uses_session(self) -> bool:
+        """Whether the body asked for ``session`` or ``asession``."""
+        return self._session is not None or self._asession is not None
+
     def progress(self, done: int | None = None, total: int | None = None) -> None:
         """Write how far the job has come, at once, to the columns the domain declared for it.
 
@@ -99,7 +135,7 @@ class Run(Generic[ModelT]):
             FencedOut: this attempt was superseded; stop.
         """
         with self._engines.kept("relaxed") as db:
-            tracker.progress(db, self._model, self._claim.fence, done=done, total=total)
+            tracker.progress(db, self.model, self.fence, done=done, total=total)
 
     def record(self, **values: Any) -> None:
         """Write domain columns of the row, at once, e.g. what the job found.
@@ -112,7 +148,7 @@ class Run(Generic[ModelT]):
             FencedOut: this attempt was superseded; stop.
         """
         with self._engines.kept() as db:
-            tracker.record(db, self._model, self._claim.fence, values)
+            tracker.record(db, self.model, self.fence, values)
 
     def note(self, text: str) -> None:
         """Say what was not quite as asked; kept in ``error_message`` when the row is COMPLETED.
@@ -138,13 +174,12 @@ class Run(Generic[ModelT]):
         """
         if self.completed:
             return
-        fence = self._claim.fence
         if self._session is None:
             with self._engines.kept() as db:
-                tracker.complete(db, self._model, fence, note=self._note)
+                tracker.complete(db, self.model, self.fence, note=self._note)
         else:
             with self._engines.errors(), self._session as session:
-                tracker.complete(session, self._model, fence, note=self._note)
+                tracker.complete(session, self.model, self.fence, note=self._note)
                 session.commit()
         self.completed = True
 
@@ -156,10 +191,11 @@ class Run(Generic[ModelT]):
         """
         if self._asession is None:
             return
-        fence = self._claim.fence
         with self._engines.errors():
             async with self._asession as session:
-                await session.run_sync(lambda db: tracker.complete(db, self._model, fence, note=self._note))
+                await session.run_sync(
+                    lambda db: tracker.complete(db, self.model, self.fence, note=self._note)
+                )
                 await session.commit()
         self.completed = True
 

@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from celery import Task
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 
-from tasktrail import tracker
-from tasktrail.celery.outbox import send_after_commit
-from tasktrail.celery.publish import Message, Publisher
-from tasktrail.engines import Engines
-from tasktrail.errors import InvalidField
+from tasktrail import sweeps, tracker
+from tasktrail.celery.execution import WorkerParts
+from tasktrail.celery.outbox import Send, send_after_commit
+from tasktrail.celery.publish import Message
+from tasktrail.errors import InvalidField, clean_text
+from tasktrail.filters import Filter
 from tasktrail.models import BaseTaskTracking
-from tasktrail.registry import Domain
+from tasktrail.prerequisites import (
+    Prerequisite,
+    Reference,
+    TrackingRef,
+    dependents_of,
+    prerequisites_of,
+    wait_for,
+)
+from tasktrail.registry import Domain, Registry
 from tasktrail.states import Status
 from tasktrail.tracker import Added, AddedRow, OnDuplicate
 
 ModelT = TypeVar("ModelT", bound=BaseTaskTracking)
+
+BULK_BATCH: Final = 500
+"""How many rows one statement of a bulk operation takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +73,16 @@ class EnqueuedMany:
     dispatched: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """What an ``enqueue`` was asked for."""
+
+    fields: dict[str, Any]
+    on_duplicate: OnDuplicate
+    after: tuple[Reference, ...]
+    cancel_if_unmet: bool
+
+
 class TrackedTask(Generic[ModelT]):
     """One domain's Celery task, whose every job is a row.
 
@@ -70,18 +92,14 @@ class TrackedTask(Generic[ModelT]):
     """
 
     def __init__(
-        self,
-        domain: Domain,
-        celery_task: Task[Any, Any],
-        engines: Engines,
-        publisher: Publisher,
-        eta_horizon: float,
+        self, domain: Domain, celery_task: Task[Any, Any], parts: WorkerParts, registry: Registry
     ) -> None:
         self.domain = domain
         self.celery_task = celery_task
-        self._engines = engines
-        self._publisher = publisher
-        self._eta_horizon = eta_horizon
+        self._parts = parts
+        self._engines = parts.engines
+        self._publisher = parts.publisher
+        self._registry = registry
 
     @property
     def name(self) -> str:
@@ -89,7 +107,14 @@ class TrackedTask(Generic[ModelT]):
         return str(self.celery_task.name)
 
     def enqueue(
-        self, session: Session | None = None, /, *, on_duplicate: OnDuplicate = "return", **fields: Any
+        self,
+        session: Session | None = None,
+        /,
+        *,
+        on_duplicate: OnDuplicate = "return",
+        after: Collection[Reference] = (),
+        cancel_if_unmet: bool = True,
+        **fields: Any,
     ) -> Enqueued:
         """Add a row and send its message, or find the row that tracks the same unit of work.
 
@@ -98,45 +123,59 @@ class TrackedTask(Generic[ModelT]):
                 or, after a rollback, never. Without one, the row is committed here.
             on_duplicate: when the natural key is taken, ``"return"`` the row there is; ``"restart"`` it if it
                 is FAILED or CANCELLED, else return it; or raise an ``"error"``.
+            after: rows, of any domain, that must be COMPLETED before this one starts; a row that was there
+                already and goes on keeps the prerequisites it has.
+            cancel_if_unmet: cancel the row when one of those fails or is cancelled; else it goes on waiting.
             **fields: the domain's columns, and ``max_attempts`` or ``next_attempt_at`` if wanted.
 
         Returns:
             The row and how it came about.
 
         Raises:
-            InvalidField: a field is not acceptable; nothing was written.
+            InvalidField: a field is not acceptable, or prerequisites form a cycle; nothing was written.
+            TrackingNotFound: a prerequisite does not exist; nothing was written.
             DuplicateTracking: the natural key is taken and ``on_duplicate`` is ``"error"``.
             DatabaseUnavailable: the database cannot be reached.
             BrokerUnavailable: the broker cannot be reached; nothing was written. With a session of yours
                 the broker is not asked first: the row is kept and maintenance sends its message.
         """
-        values = self._with_defaults(fields)
+        request = _Request(self._with_defaults(fields), on_duplicate, tuple(after), cancel_if_unmet)
         if session is not None:
-            row = tracker.create(session, self.domain.model, values, on_duplicate=on_duplicate)
-            for message in self._messages([row], values):
-                send_after_commit(session, message, self._publisher.send)
+            row = self._write(session, request, self._publisher.send)
             return self._enqueued(row)
         self._publisher.require_broker()
+        if after:
+            with self._engines.errors(), Session(self._engines.sync) as own:
+                row = self._write(own, request, self._publisher.send)
+                own.commit()
+            return self._enqueued(row)
         with self._engines.pooled() as db:
-            row = tracker.create(db, self.domain.model, values, on_duplicate=on_duplicate)
-        self._publisher.send(self._messages([row], values))
+            row = tracker.create(db, self.domain.model, request.fields, on_duplicate=on_duplicate)
+        self._publisher.send(self._messages([row], request.fields))
         return self._enqueued(row)
 
     async def aenqueue(
-        self, session: AsyncSession | None = None, /, *, on_duplicate: OnDuplicate = "return", **fields: Any
+        self,
+        session: AsyncSession | None = None,
+        /,
+        *,
+        on_duplicate: OnDuplicate = "return",
+        after: Collection[Reference] = (),
+        cancel_if_unmet: bool = True,
+        **fields: Any,
     ) -> Enqueued:
         """Like ``enqueue``, for coroutines; the broker is talked to on another thread."""
         if session is None:
-            return await asyncio.to_thread(self.enqueue, on_duplicate=on_duplicate, **fields)
-        values = self._with_defaults(fields)
-
-        def write(db: Session) -> AddedRow:
-            row = tracker.create(db, self.domain.model, values, on_duplicate=on_duplicate)
-            for message in self._messages([row], values):
-                send_after_commit(db, message, self._send_from_coroutine)
-            return row
-
-        return self._enqueued(await session.run_sync(write))
+            return await asyncio.to_thread(
+                self.enqueue,
+                on_duplicate=on_duplicate,
+                after=after,
+                cancel_if_unmet=cancel_if_unmet,
+                **fields,
+            )
+        request = _Request(self._with_defaults(fields), on_duplicate, tuple(after), cancel_if_unmet)
+        row = await session.run_sync(lambda db: self._write(db, request, self._send_from_coroutine))
+        return self._enqueued(row)
 
     def enqueue_many(self, rows: Iterable[Mapping[str, Any]], *, batch_size: int = 1000) -> EnqueuedMany:
         """Add many rows: one INSERT and one pipeline of messages for each batch, each batch committed.
@@ -170,13 +209,138 @@ class TrackedTask(Generic[ModelT]):
             dispatched += len(messages) if self._publisher.send(messages) else 0
         return EnqueuedMany(created, asked - created, dispatched)
 
+    def cancel(self, tracking_id: int, reason: str) -> None:
+        """Cancel a row: PENDING at once, PROCESSING when its worker notices at the next heartbeat.
+
+        A coroutine is cancelled there; a ``def`` body sees ``run.cancelled``. Whatever it still does with
+        ``run.session`` is rolled back.
+
+        Args:
+            tracking_id: the row.
+            reason: why; kept in ``error_message``.
+
+        Raises:
+            TrackingNotFound: there is no such row.
+            WrongState: it has ended already; the error says in which state.
+        """
+        with self._engines.pooled() as db:
+            tracker.cancel(db, self.domain.model, tracking_id, reason)
+
+    def retry(self, tracking_id: int) -> Enqueued:
+        """Start a FAILED or CANCELLED row again; its attempts stay in the log, and it gets another round.
+
+        Args:
+            tracking_id: the row.
+
+        Raises:
+            TrackingNotFound: there is no such row.
+            WrongState: it has not ended, or is COMPLETED; the error says in which state it is.
+            BrokerUnavailable: the broker cannot be reached; nothing was written.
+        """
+        self._publisher.require_broker()
+        with self._engines.errors(), self._engines.sync.begin() as db:
+            row = tracker.revive(db, self.domain.model, tracking_id, grant=self.domain.policy.max_attempts)
+            held = self._hold(db, [row.id])
+        self._publisher.send(self._messages([row], {}) if row.id not in held else [])
+        return self._enqueued(row)
+
+    def retry_where(self, chosen: Filter) -> int:
+        """Start all FAILED and CANCELLED rows of a filter again, in batches, each committed.
+
+        Args:
+            chosen: which rows; rows in other states are left alone.
+
+        Returns:
+            How many were started; 0 when the filter matched none, and then nothing changed.
+
+        Raises:
+            InvalidField: the filter names an unknown column.
+            BrokerUnavailable: the broker cannot be reached; nothing was written.
+        """
+        self._publisher.require_broker()
+        statement = sweeps.revive_batch_if_ended(self.domain.model, chosen.conditions(self.domain.model))
+        parameters = {"batch": BULK_BATCH, "grant": self.domain.policy.max_attempts}
+        started = 0
+        while True:
+            with self._engines.errors(), self._engines.sync.begin() as db:
+                rows = [
+                    AddedRow(row.id, row.celery_task_id, Added.RESTARTED, Status.PENDING)
+                    for row in db.execute(statement, parameters)
+                ]
+                held = self._hold(db, [row.id for row in rows])
+            self._publisher.send(self._messages([row for row in rows if row.id not in held], {}))
+            started += len(rows)
+            if not rows:
+                return started
+
+    def cancel_where(self, chosen: Filter, reason: str) -> int:
+        """Cancel all PENDING and PROCESSING rows of a filter, in batches, each committed.
+
+        Args:
+            chosen: which rows; rows that have ended are left alone.
+            reason: why; kept in ``error_message``.
+
+        Returns:
+            How many were cancelled; 0 when the filter matched none, and then nothing changed.
+
+        Raises:
+            InvalidField: the filter names an unknown column.
+        """
+        statement = sweeps.cancel_batch_if_active(self.domain.model, chosen.conditions(self.domain.model))
+        parameters = {"batch": BULK_BATCH, "error": clean_text(reason)}
+        cancelled = 0
+        while True:
+            with self._engines.pooled() as db:
+                ids = db.execute(statement, parameters).scalars().all()
+            cancelled += len(ids)
+            if not ids:
+                return cancelled
+
+    def prerequisites(self, tracking_id: int) -> list[Prerequisite]:
+        """List the rows that a row waits for or waited for."""
+        with self._engines.pooled() as db:
+            return prerequisites_of(db, self._parts.schema, TrackingRef(self.domain.name, tracking_id))
+
+    def dependents(self, tracking_id: int) -> list[TrackingRef]:
+        """List the rows that wait or waited for a row."""
+        with self._engines.pooled() as db:
+            return dependents_of(db, self._parts.schema, TrackingRef(self.domain.name, tracking_id))
+
+    def _write(self, db: Session, request: _Request, send: Send) -> AddedRow:
+        model = self.domain.model
+        fields = {**request.fields, "next_attempt_at": None} if request.after else request.fields
+        row = tracker.create(db, model, fields, on_duplicate=request.on_duplicate)
+        if row.outcome is Added.EXISTING:
+            return row
+        if request.after:
+            ref = TrackingRef(self.domain.name, row.id)
+            wait_for(
+                db,
+                self._registry,
+                self._parts.schema,
+                ref,
+                request.after,
+                is_new=row.outcome is Added.CREATED,
+                cancel_if_unmet=request.cancel_if_unmet,
+            )
+        if row.id not in self._hold(db, [row.id] if request.after else []):
+            for message in self._messages([row], request.fields):
+                send_after_commit(db, message, send)
+        return row
+
+    def _hold(self, db: tracker.Database, ids: list[int]) -> set[int]:
+        if not ids:
+            return set()
+        statement = sweeps.hold_if_prerequisites_unmet(self.domain.model, self._parts.schema)
+        return set(db.execute(statement, {"ids": ids}).scalars())
+
     def _with_defaults(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         return {"max_attempts": self.domain.policy.max_attempts, **fields}
 
     def _messages(self, rows: Iterable[AddedRow], values: Mapping[str, Any]) -> list[Message]:
         due = values.get("next_attempt_at")
         countdown = 0.0 if due is None else max(0.0, (due - datetime.now(UTC)).total_seconds())
-        if countdown > self._eta_horizon:
+        if countdown > self._parts.eta_horizon:
             return []
         return [
             Message(self.domain.model, self.celery_task, row.id, row.celery_task_id, countdown)

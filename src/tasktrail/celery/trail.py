@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, Final, TypeAlias, TypeVar
 
 from celery import Celery
 
 from tasktrail import schema as tasktrail_schema
-from tasktrail.celery.execution import Execution
-from tasktrail.celery.publish import Publisher
+from tasktrail.celery.execution import Execution, WorkerParts
+from tasktrail.celery.heartbeat import Heartbeats
+from tasktrail.celery.loop import ProcessLoop
+from tasktrail.celery.losses import LossRecorder
+from tasktrail.celery.publish import Message, Publisher
 from tasktrail.celery.run import Run
 from tasktrail.celery.task import TrackedTask
+from tasktrail.celery.worker import TrailStep
 from tasktrail.engines import Engines
-from tasktrail.errors import ConfigurationError
+from tasktrail.errors import ConfigurationError, UnknownDomain
+from tasktrail.maintenance import Maintenance
 from tasktrail.models import BaseTaskTracking
 from tasktrail.registry import Domain, Registry
 from tasktrail.retry import RetryPolicy
@@ -28,11 +34,12 @@ TASK_OPTIONS: Final = {
     "reject_on_worker_lost": True,
     "ignore_result": True,
     "max_retries": None,
+    "Request": "tasktrail.celery.request:TrackedRequest",
 }
 """A message is acknowledged when its row is written; how often is retried, the row says."""
 
 TAKEN_OPTIONS: Final = frozenset(
-    {"acks_late", "reject_on_worker_lost", "max_retries", "autoretry_for", "retry_backoff", "bind"}
+    {"Request", "acks_late", "reject_on_worker_lost", "max_retries", "autoretry_for", "retry_backoff", "bind"}
 )
 """Celery options that would work against the row."""
 
@@ -58,6 +65,7 @@ class Trail:
         registry: the domains.
         engines: the database engines of this process.
         publisher: sends the messages of rows.
+        losses: records what a worker's main process learns about its children.
     """
 
     def __init__(self, app: Celery, settings: Settings, *, schema: str | None = None) -> None:
@@ -85,6 +93,23 @@ class Trail:
             settings.database_url.get_secret_value(), connect_timeout=settings.connect_timeout
         )
         self.publisher = Publisher(app, self.engines)
+        self.losses = LossRecorder(
+            self.engines,
+            self.publisher,
+            eta_horizon=settings.eta_horizon,
+            patience=settings.database_patience,
+        )
+        self._tasks: dict[str, TrackedTask[Any]] = {}
+        self._parts = WorkerParts(
+            engines=self.engines,
+            publisher=self.publisher,
+            heartbeats=Heartbeats(self.engines, settings.heartbeat_interval),
+            loop=ProcessLoop(),
+            schema=schema,
+            eta_horizon=settings.eta_horizon,
+            patience=settings.database_patience,
+        )
+        self._install()
 
     def task(
         self,
@@ -92,6 +117,7 @@ class Trail:
         *,
         retry: RetryPolicy | None = None,
         name: str | None = None,
+        retention: timedelta | None = None,
         **options: Any,
     ) -> Decorator[ModelT]:
         """Make a function, ``def`` or ``async def``, the tracked task of a domain.
@@ -100,6 +126,7 @@ class Trail:
             service: the domain's service; its model is where the rows are.
             retry: how failed attempts are repeated.
             name: name of the Celery task; by default module and function.
+            retention: age at which the domain's ended rows are deleted; by default what the settings say.
             **options: further options of the Celery task, e.g. ``queue`` or ``soft_time_limit``.
 
         Returns:
@@ -126,9 +153,10 @@ class Trail:
                 service=service,
                 task_name=task_name,
                 policy=retry or RetryPolicy(),
+                retention=retention,
             )
             self.registry.add(domain)
-            execution = Execution(domain, body, self.engines, self.publisher, self.settings.eta_horizon)
+            execution = Execution(domain, body, self._parts)
 
             def perform(task: Any, tracking_id: int) -> Any:
                 return execution(task, tracking_id)
@@ -136,9 +164,43 @@ class Trail:
             perform.__doc__ = body.__doc__
             make_task: Any = self.app.task
             celery_task = make_task(name=task_name, bind=True, **{**TASK_OPTIONS, **options})(perform)
-            return TrackedTask(domain, celery_task, self.engines, self.publisher, self.settings.eta_horizon)
+            celery_task.tracked = (domain, self.losses)
+            task: TrackedTask[ModelT] = TrackedTask(domain, celery_task, self._parts, self.registry)
+            self._tasks[domain.name] = task
+            return task
 
         return decorate
+
+    def task_of(self, domain: str) -> TrackedTask[Any]:
+        """Return the tracked task of a domain.
+
+        Args:
+            domain: the domain's name.
+
+        Raises:
+            UnknownDomain: there is none of that name, or it has no task.
+        """
+        try:
+            return self._tasks[domain]
+        except KeyError:
+            raise UnknownDomain(domain, self._tasks) from None
+
+    def maintenance(self) -> Maintenance:
+        """Return the maintenance of all domains; workers run it on a thread, ``tasktrail maintain`` alone."""
+        return Maintenance(self.registry, self.engines, self._transmit, self.settings, schema=self.schema)
+
+    def _transmit(self, domain: Domain, rows: Sequence[tuple[int, str | None]]) -> bool:
+        task = self._tasks[domain.name].celery_task
+        return self.publisher.transmit(
+            [Message(domain.model, task, tracking_id, celery_id) for tracking_id, celery_id in rows]
+        )
+
+    def _install(self) -> None:
+        app: Any = self.app
+        app.tasktrail = self
+        app.steps["worker"].add(TrailStep)
+        if not app.conf.worker_soft_shutdown_timeout:
+            app.conf.worker_soft_shutdown_timeout = self.settings.shutdown_grace
 
     def check(self) -> None:
         """Make sure the database answers and fits this release, and the broker answers.

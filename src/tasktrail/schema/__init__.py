@@ -11,16 +11,14 @@ from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import NoSuchTableError
 
 from tasktrail.errors import SchemaOutdated
+from tasktrail.library import LIBRARY_TABLES, VERSION_TABLE
 from tasktrail.registry import Domain
-from tasktrail.schema import v1
+from tasktrail.schema import v1, v2
 
-__all__ = ["HEAD", "VERSION_TABLE", "problems", "require", "v1"]
+__all__ = ["HEAD", "LIBRARY_TABLES", "problems", "require", "v1", "v2"]
 
-HEAD = v1.VERSION
+HEAD = v2.VERSION
 """Version of the library's schema that this release works with."""
-
-VERSION_TABLE = v1.VERSION_TABLE
-"""Table that says which version a database has."""
 
 
 def problems(db: Connection, domains: Iterable[Domain], *, schema: str | None) -> list[str]:

@@ -11,7 +11,8 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Final
 
-from rich.console import Console
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from sqlalchemy import Engine, func, select
@@ -166,24 +167,29 @@ def _report(engine: Engine, days: Days, console: Console) -> int:
 
 
 def _table(rows: Sequence[ExchangeRateUpdateTracking]) -> Table:
-    table = Table(title="tracking.exchange_rate_update_tracking", title_justify="left")
-    for heading in ("id", "date", "status", "rates", "failed attempts", "duration", "worker", "note"):
-        table.add_column(
-            heading, justify="right" if heading in {"id", "rates", "failed attempts"} else "left"
-        )
+    columns: tuple[tuple[str, JustifyMethod], ...] = (
+        ("id", "right"),
+        ("date", "left"),
+        ("status", "left"),
+        ("rates", "right"),
+        ("failed", "right"),
+        ("took", "right"),
+        ("process", "left"),
+    )
+    table = Table(title="tracking.exchange_rate_update_tracking", title_justify="left", box=SIMPLE_HEAD)
+    for heading, justify in columns:
+        table.add_column(heading, justify=justify, no_wrap=True)
     colours = {Status.COMPLETED.value: "green", Status.FAILED.value: "red"}
     for row in rows:
         started, ended = row.started_at, row.completed_at
-        duration = f"{(ended - started).total_seconds() * 1000:.0f} ms" if started and ended else ""
-        colour = colours.get(row.status, "yellow")
+        took = f"{(ended - started).total_seconds() * 1000:.0f} ms" if started and ended else ""
         table.add_row(
             str(row.id),
             f"{row.update_date:%a %Y-%m-%d}",
-            f"[{colour}]{row.status}[/]",
+            f"[{colours.get(row.status, 'yellow')}]{row.status}[/]",
             f"{row.success_count}/{row.total_count}",
             str(row.attempts),
-            duration,
+            took,
             row.worker,
-            row.error_message or "",
         )
     return table

@@ -8,7 +8,7 @@ from sqlalchemy.schema import SchemaItem
 
 from portfolio.models import TRACKING_SCHEMA, Base
 from tasktrail import ConfigurationError, Settings
-from tasktrail.schema import VERSION_TABLE
+from tasktrail.schema import LIBRARY_TABLES
 from tasktrail.settings import sqlalchemy_url
 
 LEGACY_TABLES = frozenset({"task_status", "etfs", "etf_updates", "daily_update_tracking"})
@@ -20,7 +20,7 @@ def is_compared(item: SchemaItem, name: str | None, kind: str, _: bool, __: Sche
     if kind != "table":
         return True
     schema = getattr(item, "schema", None)
-    return not (schema is None and name in LEGACY_TABLES) and name != VERSION_TABLE
+    return not (schema is None and name in LEGACY_TABLES) and name not in LIBRARY_TABLES
 
 
 def is_looked_into(name: str | None, kind: str, _: object) -> bool:

@@ -1,0 +1,95 @@
+"""Renews the leases of a process's running rows, from a thread, so that a busy body does not stop it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from tasktrail import tracker
+from tasktrail.celery.run import Run
+from tasktrail.engines import Engines
+from tasktrail.errors import DatabaseUnavailable, TrackingNotFound
+from tasktrail.models import BaseTaskTracking
+from tasktrail.states import Status
+
+logger = logging.getLogger(__name__)
+
+
+class Heartbeats:
+    """The running rows of this process, and the thread that renews their leases.
+
+    One statement per interval and domain renews all of them. A row that it does not find was cancelled or
+    taken over, which the run is told.
+    """
+
+    def __init__(self, engines: Engines, interval: float) -> None:
+        """Remember how; the thread starts with the first row.
+
+        Args:
+            engines: the process's database engines.
+            interval: time between two renewals, in seconds.
+        """
+        self._engines = engines
+        self._interval = interval
+        self._forget()
+
+    def _forget(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._runs: dict[int, Run[Any]] = {}
+        self._thread: threading.Thread | None = None
+
+    def add(self, run: Run[Any]) -> None:
+        """Begin to renew a row's lease."""
+        if self._pid != os.getpid():
+            self._forget()
+        with self._lock:
+            self._runs[id(run)] = run
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._beat, name="tasktrail heartbeat", daemon=True)
+                self._thread.start()
+
+    def remove(self, run: Run[Any]) -> None:
+        """Stop renewing a row's lease."""
+        with self._lock:
+            self._runs.pop(id(run), None)
+
+    def beat(self) -> None:
+        """Renew the leases of all running rows, and tell the runs that lost theirs.
+
+        Raises:
+            DatabaseUnavailable: nothing was renewed, or not all of it.
+        """
+        with self._lock:
+            runs = list(self._runs.values())
+        by_model: dict[type[BaseTaskTracking], list[Run[Any]]] = {}
+        for run in runs:
+            by_model.setdefault(run.model, []).append(run)
+        for model, of_model in by_model.items():
+            with self._engines.kept("relaxed") as db:
+                owned = tracker.renew(db, model, [run.fence for run in of_model])
+                for run in of_model:
+                    if run.id not in owned:
+                        run.stop(_why_lost(db, run))
+
+    def _beat(self) -> None:
+        pause = threading.Event()
+        while not pause.wait(self._interval):
+            try:
+                self.beat()
+            except (DatabaseUnavailable, SQLAlchemyError) as error:
+                logger.warning("leases were not renewed: %s", error)
+
+
+def _why_lost(db: tracker.Database, run: Run[Any]) -> str:
+    try:
+        row = tracker.get(db, run.model, run.id)
+    except TrackingNotFound:
+        return "the row is gone"
+    if row.status == Status.CANCELLED:
+        return f"cancelled: {row.error_message or 'no reason given'}"
+    return f"another attempt took over; the row is {row.status}"

@@ -1,0 +1,92 @@
+"""The library's own tables, in a schema the application chooses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    func,
+    text,
+)
+
+VERSION_TABLE: Final = "tasktrail_version"
+PREREQUISITE_TABLE: Final = "tasktrail_prerequisites"
+COUNTER_TABLE: Final = "tasktrail_counters"
+
+LIBRARY_TABLES: Final = frozenset({VERSION_TABLE, PREREQUISITE_TABLE, COUNTER_TABLE})
+"""Names of the library's own tables, for an application's ``include_object`` in Alembic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """The library's own tables.
+
+    Attributes:
+        version: which versions of the library's schema were applied.
+        prerequisites: which row waits for which.
+        counters: what happened how often, per domain; for events too rare to be worth a row each.
+    """
+
+    version: Table
+    prerequisites: Table
+    counters: Table
+
+
+@cache
+def library(schema: str | None) -> Library:
+    """Return the library's tables in a schema.
+
+    Args:
+        schema: the PostgreSQL schema; ``None`` for the search path.
+    """
+    metadata = MetaData(schema=schema)
+    moment = DateTime(timezone=True)
+    return Library(
+        version=Table(
+            VERSION_TABLE,
+            metadata,
+            Column("version", Integer, primary_key=True),
+            Column("applied_at", moment, server_default=func.now(), nullable=False),
+        ),
+        prerequisites=Table(
+            PREREQUISITE_TABLE,
+            metadata,
+            Column("domain", String(63), nullable=False),
+            Column("tracking_id", BigInteger, nullable=False),
+            Column("needs_domain", String(63), nullable=False),
+            Column("needs_id", BigInteger, nullable=False),
+            Column("cancel_if_unmet", Boolean, nullable=False),
+            Column("met_at", moment),
+            PrimaryKeyConstraint("domain", "tracking_id", "needs_domain", "needs_id"),
+            CheckConstraint(
+                "(domain, tracking_id) <> (needs_domain, needs_id)", name="ck_tasktrail_prerequisites_self"
+            ),
+            Index(
+                "idx_tasktrail_prerequisites_unmet",
+                "needs_domain",
+                "needs_id",
+                postgresql_where=text("met_at IS NULL"),
+            ),
+        ),
+        counters=Table(
+            COUNTER_TABLE,
+            metadata,
+            Column("domain", String(63), primary_key=True),
+            Column("name", String(63), primary_key=True),
+            Column("value", BigInteger, nullable=False),
+            Column("updated_at", moment, server_default=func.now(), nullable=False),
+        ),
+    )

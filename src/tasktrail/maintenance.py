@@ -1,0 +1,231 @@
+"""The loop that keeps every job moving: dispatch, rescue, prerequisites, pruning.
+
+One leader at a time, elected by a PostgreSQL advisory lock on the connection that does the work: when the
+connection goes, leadership goes with it. Leadership only saves work. Every statement takes its rows under a
+guard, so two leaders at once do nothing twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from sqlalchemy import Connection, select, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from tasktrail import counters, sweeps
+from tasktrail.engines import Engines
+from tasktrail.errors import DatabaseUnavailable, LeaseExpired
+from tasktrail.library import library
+from tasktrail.registry import Domain, Registry
+from tasktrail.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LEADER_LOCK: Final = 7_237_341_991_004_772
+"""Key of the advisory lock that the leader holds."""
+
+BATCH: Final = 500
+"""How many rows one statement takes."""
+
+BATCHES_PER_TICK: Final = 40
+"""How many batches of one kind a tick takes from one domain, so that the others get their turn."""
+
+
+class Send(Protocol):
+    """Sends the messages of rows of one domain; returns whether they went out. Must not mark the rows."""
+
+    def __call__(self, domain: Domain, rows: Sequence[tuple[int, str | None]]) -> bool:
+        """Send one message for each id and Celery task id."""
+        ...
+
+
+@dataclass(slots=True)
+class Done:
+    """What one round of maintenance did, in rows."""
+
+    dispatched: int = 0
+    rescued: int = 0
+    made_due: int = 0
+    cancelled: int = 0
+    pruned: int = 0
+
+    def __bool__(self) -> bool:
+        return any((self.dispatched, self.rescued, self.made_due, self.cancelled, self.pruned))
+
+
+class Maintenance:
+    """One round of maintenance over all domains, and the loop that repeats it while it leads."""
+
+    def __init__(
+        self, registry: Registry, engines: Engines, send: Send, settings: Settings, *, schema: str | None
+    ) -> None:
+        """Remember what to work with; nothing is connected.
+
+        Args:
+            registry: the domains; those without a task are pruned only.
+            engines: the process's database engines.
+            send: sends messages.
+            settings: intervals, lease and retention.
+            schema: where the library's own tables are.
+        """
+        self._registry = registry
+        self._engines = engines
+        self._send = send
+        self._settings = settings
+        self._schema = schema
+        self._pruned_at = float("-inf")
+
+    def run(self, stop: threading.Event) -> None:
+        """Lead whenever nobody else does, until told to stop; an unreachable database is waited for.
+
+        Args:
+            stop: ends the loop.
+        """
+        while not stop.is_set():
+            try:
+                with self._engines.pooled() as db, ExitStack() as leading:
+                    if not self._lead(db, leading):
+                        stop.wait(self._settings.maintenance_interval)
+                        continue
+                    logger.info("maintenance: leading")
+                    while not stop.is_set():
+                        self.tick(db)
+                        stop.wait(self._settings.maintenance_interval)
+            except (DatabaseUnavailable, SQLAlchemyError) as error:
+                logger.warning("maintenance: leadership lost: %s", error)
+                stop.wait(self._settings.maintenance_interval)
+
+    def tick(self, db: Connection) -> Done:
+        """Do one round.
+
+        Args:
+            db: a connection on which each statement commits.
+
+        Returns:
+            What was done.
+        """
+        done = Done()
+        for domain in self._registry:
+            done.rescued += self._rescue(db, domain)
+        self._prerequisites(db, done)
+        for domain in self._registry:
+            if domain.task_name is not None:
+                done.dispatched += self._dispatch(db, domain)
+        if time.monotonic() - self._pruned_at >= self._settings.prune_interval:
+            self._pruned_at = time.monotonic()
+            done.pruned = sum(self._prune(db, domain) for domain in self._registry)
+        if done:
+            logger.info("maintenance: %s", done)
+        return done
+
+    def _lead(self, db: Connection, leading: ExitStack) -> bool:
+        key = {"key": LEADER_LOCK}
+        if not db.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar():
+            return False
+        # The connection goes back to a pool, so a lock that was not given up would be held for ever.
+        leading.callback(lambda: db.invalidated or db.execute(text("SELECT pg_advisory_unlock(:key)"), key))
+        return True
+
+    def _dispatch(self, db: Connection, domain: Domain) -> int:
+        sent = 0
+        for _ in range(BATCHES_PER_TICK):
+            rows = db.execute(
+                sweeps.take_due_for_dispatch(domain.model),
+                {"batch": BATCH, "redispatch_after": self._settings.redispatch_after},
+            ).all()
+            if rows and not self._send(domain, [(row.id, row.celery_task_id) for row in rows]):
+                forget = [{"row_id": row.id, "marked_at": row.dispatched_at} for row in rows]
+                for parameters in forget:
+                    db.execute(sweeps.forget_dispatch_if_unchanged(domain.model), parameters)
+                break
+            sent += len(rows)
+            if len(rows) < BATCH:
+                break
+        return sent
+
+    def _rescue(self, db: Connection, domain: Domain) -> int:
+        policy = domain.policy
+        parameters = {
+            "batch": BATCH,
+            "lease": self._settings.lease,
+            "base": policy.base,
+            "factor": policy.factor,
+            "cap": policy.cap,
+            "jitter": policy.jitter,
+            "gives_up": issubclass(LeaseExpired, policy.give_up_on),
+            "error": f"LeaseExpired: no heartbeat for {self._settings.lease:g} s",
+        }
+        rescued = 0
+        for _ in range(BATCHES_PER_TICK):
+            taken = len(db.execute(sweeps.rescue_if_lease_expired(domain.model), parameters).all())
+            rescued += taken
+            if taken < BATCH:
+                break
+        if rescued:
+            counters.add(db, self._schema, domain.name, counters.LEASE_EXPIRIES, rescued)
+        return rescued
+
+    def _prerequisites(self, db: Connection, done: Done) -> None:
+        needs = library(self._schema).prerequisites
+        pairs = select(needs.c.domain, needs.c.needs_domain).where(needs.c.met_at.is_(None)).distinct()
+        unmet = [(row.domain, row.needs_domain) for row in db.execute(pairs)]
+        for name in sorted({needed for _, needed in unmet if needed in self._registry}):
+            done.made_due += self._meet(self._registry.get(name))
+        for waiting, needed in unmet:
+            if waiting in self._registry and needed in self._registry:
+                done.cancelled += self._cancel_broken(
+                    db, self._registry.get(waiting), self._registry.get(needed)
+                )
+
+    def _meet(self, needed: Domain) -> int:
+        """Mark prerequisites as met and make rows due that waited for nothing else, in one transaction."""
+        made_due = 0
+        with self._engines.sync.begin() as db:
+            waiting: dict[str, list[int]] = {}
+            for row in db.execute(sweeps.meet_prerequisites_on(needed.model, self._schema)):
+                waiting.setdefault(row.domain, []).append(row.tracking_id)
+            for name, ids in waiting.items():
+                if name in self._registry:
+                    model = self._registry.get(name).model
+                    statement = sweeps.make_due_if_prerequisites_met(model, self._schema)
+                    made_due += len(db.execute(statement, {"ids": ids}).all())
+        return made_due
+
+    def _cancel_broken(self, db: Connection, waiting: Domain, needed: Domain) -> int:
+        broken = sweeps.broken_prerequisites(waiting.model, needed.model, self._schema)
+        cancelled = 0
+        for row in db.execute(broken, {"batch": BATCH}).all():
+            reason = (
+                f"prerequisite {needed.name} {row.needs_id} {f'is {row.status}' if row.status else 'is gone'}"
+            )
+            parameters = {"row_id": row.tracking_id, "error": reason}
+            cancelled += len(db.execute(sweeps.cancel_if_held(waiting.model), parameters).all())
+        return cancelled
+
+    def _prune(self, db: Connection, domain: Domain) -> int:
+        days = self._settings.retention
+        seconds = domain.retention.total_seconds() if domain.retention else days * 86_400.0
+        pruned = 0
+        for _ in range(BATCHES_PER_TICK):
+            ids = (
+                db.execute(
+                    sweeps.prune_if_ended(domain.model, self._schema),
+                    {"batch": BATCH, "retention": seconds},
+                )
+                .scalars()
+                .all()
+            )
+            if ids:
+                db.execute(
+                    sweeps.forget_prerequisites_of_absent(domain.model, self._schema), {"ids": list(ids)}
+                )
+            pruned += len(ids)
+            if len(ids) < BATCH:
+                break
+        return pruned

@@ -1,0 +1,188 @@
+"""Rows that wait for other rows, across domains.
+
+A waiting row is PENDING without a due time. Maintenance gives it one when all its prerequisites are
+COMPLETED, or cancels it when one of them FAILED, was CANCELLED or is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from sqlalchemy import func, select, text, tuple_
+from sqlalchemy.dialects.postgresql import insert
+
+from tasktrail import sweeps
+from tasktrail.errors import InvalidField, TrackingNotFound
+from tasktrail.guards import CLOCK, table_of
+from tasktrail.library import library
+from tasktrail.registry import Registry
+from tasktrail.states import Status
+from tasktrail.tracker import Database
+
+
+class Reference(Protocol):
+    """Anything that names a tracking row, e.g. what ``enqueue`` returned."""
+
+    @property
+    def domain(self) -> str:
+        """The row's domain."""
+        ...
+
+    @property
+    def id(self) -> int:
+        """The row's id."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TrackingRef:
+    """Names a tracking row.
+
+    Attributes:
+        domain: the row's domain.
+        id: the row's id.
+    """
+
+    domain: str
+    id: int
+
+    def __str__(self) -> str:
+        return f"{self.domain} {self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Prerequisite:
+    """One row that another waits for.
+
+    Attributes:
+        ref: the row that must be COMPLETED.
+        is_met: whether it is.
+        cancel_if_unmet: whether the waiting row is cancelled when it never will be.
+    """
+
+    ref: TrackingRef
+    is_met: bool
+    cancel_if_unmet: bool
+
+
+def wait_for(
+    db: Database,
+    registry: Registry,
+    schema: str | None,
+    waiting: Reference,
+    needed: Iterable[Reference],
+    *,
+    is_new: bool,
+    cancel_if_unmet: bool = True,
+) -> None:
+    """Make a held row wait for others; if all of them are COMPLETED it is due at once.
+
+    Args:
+        db: session or connection; the caller commits, together with the row.
+        registry: the domains.
+        schema: where the library's own tables are.
+        waiting: the row that waits, PENDING and without a due time.
+        needed: the rows it waits for.
+        is_new: the waiting row was added in this transaction, so nothing can wait for it yet.
+        cancel_if_unmet: cancel the waiting row when a needed one FAILED, was CANCELLED or is gone; else it
+            goes on waiting until an operator retries the needed one.
+
+    Raises:
+        UnknownDomain: a needed row's domain is not registered.
+        TrackingNotFound: a needed row does not exist.
+        InvalidField: the row would wait for itself, directly or through others.
+    """
+    refs = sorted({TrackingRef(ref.domain, ref.id) for ref in needed})
+    own = TrackingRef(waiting.domain, waiting.id)
+    table = library(schema).prerequisites
+    if not is_new:
+        # One at a time: two enqueues that each add half of a cycle would not see each other's half.
+        db.execute(text("SELECT pg_advisory_xact_lock(hashtext('tasktrail prerequisites'))"))
+        _refuse_cycle(db, schema, own, refs)
+    edges = [
+        {
+            "domain": own.domain,
+            "tracking_id": own.id,
+            "needs_domain": ref.domain,
+            "needs_id": ref.id,
+            "cancel_if_unmet": cancel_if_unmet,
+            "met_at": CLOCK if _status(db, registry, ref) is Status.COMPLETED else None,
+        }
+        for ref in refs
+    ]
+    for edge in edges:
+        statement = insert(table).values(edge)
+        met_at = func.coalesce(table.c.met_at, statement.excluded.met_at)
+        db.execute(
+            statement.on_conflict_do_update(
+                index_elements=["domain", "tracking_id", "needs_domain", "needs_id"],
+                set_={"cancel_if_unmet": statement.excluded.cancel_if_unmet, "met_at": met_at},
+            )
+        )
+    model = registry.get(own.domain).model
+    db.execute(sweeps.make_due_if_prerequisites_met(model, schema), {"ids": [own.id]})
+
+
+def prerequisites_of(db: Database, schema: str | None, waiting: Reference) -> list[Prerequisite]:
+    """List the rows that a row waits for or waited for."""
+    table = library(schema).prerequisites
+    rows = db.execute(
+        select(table)
+        .where(table.c.domain == waiting.domain, table.c.tracking_id == waiting.id)
+        .order_by(table.c.needs_domain, table.c.needs_id)
+    )
+    return [
+        Prerequisite(TrackingRef(row.needs_domain, row.needs_id), row.met_at is not None, row.cancel_if_unmet)
+        for row in rows
+    ]
+
+
+def dependents_of(db: Database, schema: str | None, needed: Reference) -> list[TrackingRef]:
+    """List the rows that wait or waited for a row."""
+    table = library(schema).prerequisites
+    rows = db.execute(
+        select(table.c.domain, table.c.tracking_id)
+        .where(table.c.needs_domain == needed.domain, table.c.needs_id == needed.id)
+        .order_by(table.c.domain, table.c.tracking_id)
+    )
+    return [TrackingRef(row.domain, row.tracking_id) for row in rows]
+
+
+def has_unmet(db: Database, schema: str | None, waiting: Reference) -> bool:
+    """Say whether a row still waits for another."""
+    return any(not prerequisite.is_met for prerequisite in prerequisites_of(db, schema, waiting))
+
+
+def _status(db: Database, registry: Registry, ref: TrackingRef) -> Status:
+    table = table_of(registry.get(ref.domain).model)
+    query = select(table.c.status).where(table.c.id == ref.id).with_for_update(read=True, key_share=True)
+    status = db.execute(query).scalar()
+    if status is None:
+        raise TrackingNotFound(ref.domain, ref.id, "is named as a prerequisite, but there is no such row")
+    return Status(status)
+
+
+def _refuse_cycle(db: Database, schema: str | None, own: TrackingRef, refs: list[TrackingRef]) -> None:
+    table = library(schema).prerequisites
+    if own in refs:
+        raise InvalidField("after", str(own), "a row cannot wait for itself")
+    if not refs:
+        return
+    reached = (
+        select(table.c.needs_domain.label("domain"), table.c.needs_id.label("id"))
+        .where(tuple_(table.c.domain, table.c.tracking_id).in_([(ref.domain, ref.id) for ref in refs]))
+        .cte("reached", recursive=True)
+    )
+    reached = reached.union(
+        select(table.c.needs_domain, table.c.needs_id).where(
+            table.c.domain == reached.c.domain, table.c.tracking_id == reached.c.id
+        )
+    )
+    found = db.execute(
+        select(reached.c.id).where(reached.c.domain == own.domain, reached.c.id == own.id).limit(1)
+    ).first()
+    if found is not None:
+        names = ", ".join(str(ref) for ref in refs)
+        raise InvalidField("after", names, f"one of these waits for {own} already; that would be a cycle")
