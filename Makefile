@@ -23,6 +23,7 @@ help: ## Show the targets
 
 .PHONY: setup
 setup: $(filter .tools/bin/uv,$(UV)) ## Install everything into .venv; the other targets do it by themselves
+	@[ -d .venv ] || echo "Installing into .venv"
 	@$(UV) sync --quiet --locked --all-extras --all-packages
 
 .PHONY: check
@@ -44,7 +45,7 @@ demo: setup ## Run the main job end to end on real servers and show what the dat
 .PHONY: bench
 bench: setup ## Measure the figures, each beside its peer
 	$(BIN)/python bench/transitions.py
-	$(BIN)/python bench/producer_memory.py
+	$(if $(wildcard bench/producer_memory.py),$(BIN)/python bench/producer_memory.py --rows 100000)
 
 .PHONY: clean
 clean: ## Stop the embedded servers of this folder and delete everything that can be made again

@@ -17,7 +17,6 @@ import psycopg
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from celery import Celery
-from pydantic import SecretStr
 from rich.console import Console
 from sqlalchemy import Engine, String, create_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -84,7 +83,7 @@ class Stand:
     redis_socket: str
 
     def raw(self, *, durable: bool) -> psycopg.Connection:
-        """Connect as tasktrail does, without tasktrail: autocommit, every statement prepared at first sight."""
+        """Connect without tasktrail: autocommit, every statement prepared at first sight."""
         options = "-c timezone=UTC" + ("" if durable else " -c synchronous_commit=off")
         connection = psycopg.connect(self.database_url, autocommit=True, options=options)
         connection.prepare_threshold = 0
@@ -100,7 +99,9 @@ def stand() -> Iterator[Stand]:
         settings = Settings(database_url=None, broker_url=None, home=Path(folder))
         stack = EmbeddedStack(settings)
         with stack as complete:
-            assert complete.database_url and complete.broker_url and stack.redis
+            assert complete.database_url
+            assert complete.broker_url
+            assert stack.redis
             url = complete.database_url.get_secret_value()
             engine = create_engine(sqlalchemy_url(url))
             _create_tables(engine)
@@ -138,6 +139,3 @@ def _create_tables(engine: Engine) -> None:
     with engine.begin() as db:
         v1.upgrade(Operations(MigrationContext.configure(db)), schema=SCHEMA)
         Base.metadata.create_all(db)
-
-
-__all__ = ["DAY", "TABLE", "ReportTracking", "SecretStr", "Stand", "console", "environment", "stand"]

@@ -17,7 +17,7 @@ from sqlalchemy import Engine, create_engine
 from tests.acceptance.worker_app import Tasks, build
 from tests.waiting import until
 
-from tasktrail import Settings
+from tasktrail import Enqueued, Settings
 
 Worker = subprocess.Popen[bytes]
 
@@ -31,8 +31,17 @@ class Live:
     folder: Path
 
     @contextmanager
-    def worker(self, pool: str = "prefork", concurrency: int = 2) -> Iterator[Worker]:
-        """Run a live worker for as long as the block takes."""
+    def worker(
+        self, pool: str = "prefork", concurrency: int = 2, *, name: str = "celery", **options: object
+    ) -> Iterator[Worker]:
+        """Run a live worker for as long as the block takes.
+
+        Args:
+            pool: its kind of pool.
+            concurrency: how many jobs it runs at once.
+            name: tells several workers of one test apart.
+            **options: settings of tasktrail that differ from the default, e.g. ``lease=1``.
+        """
         settings = self.tasks.trail.settings
         assert settings.database_url is not None
         assert settings.broker_url is not None
@@ -41,13 +50,15 @@ class Live:
             "TASKTRAIL_DATABASE_URL": settings.database_url.get_secret_value(),
             "TASKTRAIL_BROKER_URL": settings.broker_url.get_secret_value(),
             "TEST_QUEUE": self.tasks.trail.app.conf.task_default_queue,
+            "TEST_FOLDER": str(self.folder),
+            **{f"TASKTRAIL_{option.upper()}": str(value) for option, value in options.items()},
         }
         command = [
             *(sys.executable, "-m", "celery", "--app", "tests.acceptance.worker_app", "worker"),
-            *(f"--pool={pool}", f"--concurrency={concurrency}", "--loglevel=INFO"),
+            *(f"--pool={pool}", f"--concurrency={concurrency}", "--loglevel=INFO", f"--hostname={name}@%h"),
             *("--without-gossip", "--without-mingle", "--without-heartbeat"),
         ]
-        log = self.folder / f"worker-{pool}.log"
+        log = self.folder / f"{name}-{pool}.log"
         with log.open("ab") as output:
             worker = subprocess.Popen(
                 command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
@@ -63,6 +74,15 @@ class Live:
             except subprocess.TimeoutExpired:
                 worker.kill()
                 worker.wait()
+
+    def told(self, row: Enqueued) -> list[str]:
+        """Return what the body of a job told this test so far."""
+        file = self.folder / f"{row.domain}-{row.id}"
+        return file.read_text().splitlines() if file.exists() else []
+
+    def let_go(self, row: Enqueued) -> None:
+        """Let the body of a job that holds on come to its end."""
+        (self.folder / f"{row.domain}-{row.id}.go").touch()
 
 
 @contextmanager

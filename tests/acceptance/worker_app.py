@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import sys
 import threading
+import time
+from pathlib import Path
 
 from celery import Celery
 from sqlalchemy import insert
@@ -20,6 +24,7 @@ from tests.support import (
 from tasktrail import GiveUp, RetryIn, RetryPolicy, Run, Settings, TrackedTask, Trail
 
 QUEUE = os.environ.get("TEST_QUEUE", "tests")
+FOLDER = Path(os.environ.get("TEST_FOLDER", "."))
 
 
 class Tasks:
@@ -45,6 +50,23 @@ def job(run: Run[JobTracking]) -> None:
         raise GiveUp("after the effect")
     if run.row.payload == "note":
         run.note(f"pid {os.getpid()}, thread {threading.get_ident()}")
+    if run.row.payload.startswith("hold"):
+        _hold(run)
+
+
+def _hold(run: Run[JobTracking]) -> None:
+    """Hold on until the test lets go or, unless told to be stubborn, the row is cancelled."""
+    try:
+        run.session.execute(insert(Effect).values(job_id=run.id))
+        _tell(run, f"pid {os.getpid()}")
+        while not _may_go(run):
+            if run.cancelled and run.row.payload != "hold stubbornly":
+                _tell(run, f"cancelled, {run.cancel_reason}")
+                break
+            if run.row.payload != "hold busily":
+                time.sleep(0.01)
+    finally:
+        _tell(run, "ended")
 
 
 async def async_job(run: Run[AsyncJobTracking]) -> None:
@@ -58,6 +80,31 @@ async def async_job(run: Run[AsyncJobTracking]) -> None:
         raise GiveUp("after the effect")
     if run.row.payload == "note":
         run.note(f"pid {os.getpid()}, loop {id(asyncio.get_running_loop())}")
+    if run.row.payload == "hold":
+        await _ahold(run)
+
+
+async def _ahold(run: Run[AsyncJobTracking]) -> None:
+    """Hold on until the test lets go."""
+    try:
+        await run.asession.execute(insert(Effect).values(job_id=run.id))
+        _tell(run, f"pid {os.getpid()}")
+        while not _may_go(run):
+            await asyncio.sleep(0.01)
+    except asyncio.CancelledError:
+        _tell(run, f"cancelled, {run.cancel_reason}")
+        raise
+    finally:
+        _tell(run, "ended")
+
+
+def _tell(run: Run[JobTracking] | Run[AsyncJobTracking], what: str) -> None:
+    with (FOLDER / f"{run.domain}-{run.id}").open("a") as file:
+        file.write(f"{what}\n")
+
+
+def _may_go(run: Run[JobTracking] | Run[AsyncJobTracking]) -> bool:
+    return (FOLDER / f"{run.domain}-{run.id}.go").exists()
 
 
 def _misbehave(run: Run[JobTracking] | Run[AsyncJobTracking]) -> None:
@@ -72,6 +119,14 @@ def _misbehave(run: Run[JobTracking] | Run[AsyncJobTracking]) -> None:
             raise RetryIn(0.2)
         case "far" if run.number == 1:
             raise RetryIn(7200)
+        case "exit":
+            sys.exit(3)
+        case "interrupt":
+            raise KeyboardInterrupt
+        case "out of memory":
+            raise MemoryError("no memory for this")
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def build(settings: Settings, queue: str = QUEUE) -> Tasks:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Final, TypeAlias, TypeVar
 
 from celery import Celery
+from sqlalchemy import Connection
 
 from tasktrail import schema as tasktrail_schema
 from tasktrail.celery.execution import Execution, WorkerParts
@@ -27,6 +28,7 @@ from tasktrail.service import BaseTaskTrackingService
 from tasktrail.settings import Settings
 
 ModelT = TypeVar("ModelT", bound=BaseTaskTracking)
+ApplicationCheck: TypeAlias = Callable[[Connection], Iterable[tuple[str, str]]]
 Decorator: TypeAlias = Callable[[Callable[[Run[ModelT]], Any]], TrackedTask[ModelT]]
 
 TASK_OPTIONS: Final = {
@@ -62,19 +64,32 @@ class Trail:
         app: the Celery application.
         settings: the settings.
         schema: PostgreSQL schema of the library's own tables; ``None`` for the search path.
+        legacy_tables: tables that tracking replaces.
+        checks: the application's own checks for ``tasktrail doctor``.
+        untracked: Celery tasks that are not tracked on purpose, with the reason.
         registry: the domains.
         engines: the database engines of this process.
         publisher: sends the messages of rows.
         losses: records what a worker's main process learns about its children.
     """
 
-    def __init__(self, app: Celery, settings: Settings, *, schema: str | None = None) -> None:
+    def __init__(
+        self,
+        app: Celery,
+        settings: Settings,
+        *,
+        schema: str | None = None,
+        legacy_tables: Sequence[str] = (),
+        checks: Sequence[ApplicationCheck] = (),
+    ) -> None:
         """Put the parts together; nothing is connected.
 
         Args:
             app: the Celery application. If the settings name a broker, it becomes the application's.
             settings: must name a database; ``EmbeddedStack`` fills it in where none is given.
             schema: PostgreSQL schema of the library's own tables.
+            legacy_tables: tables that tracking replaces; ``tasktrail doctor`` says while they are there.
+            checks: further checks for ``tasktrail doctor``; each yields a subject and what is wrong with it.
 
         Raises:
             ConfigurationError: the settings name no database.
@@ -88,6 +103,9 @@ class Trail:
         self.app = app
         self.settings = settings
         self.schema = schema
+        self.legacy_tables = tuple(legacy_tables)
+        self.checks = tuple(checks)
+        self.untracked: dict[str, str] = {}
         self.registry = Registry()
         self.engines = Engines(
             settings.database_url.get_secret_value(), connect_timeout=settings.connect_timeout
@@ -170,6 +188,15 @@ class Trail:
             return task
 
         return decorate
+
+    def leave_untracked(self, name: str, *, reason: str) -> None:
+        """Declare that a Celery task is not tracked on purpose.
+
+        Args:
+            name: name of the Celery task.
+            reason: why; shown by ``tasktrail doctor``.
+        """
+        self.untracked[name] = reason
 
     def task_of(self, domain: str) -> TrackedTask[Any]:
         """Return the tracked task of a domain.

@@ -1,0 +1,249 @@
+"""What is wrong with an installation: the plan's success criteria, and settings that lose or double work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final, TypeAlias
+
+from sqlalchemy import Connection, func, inspect, select, text
+
+from tasktrail import schema as tasktrail_schema
+from tasktrail.celery.trail import TASK_OPTIONS, Trail
+from tasktrail.errors import BrokerUnavailable
+from tasktrail.guards import CLOCK, in_state, table_of
+from tasktrail.models import standard_constraints, standard_indexes
+from tasktrail.registry import Domain
+from tasktrail.states import Status
+
+CLOCK_SKEW: Final = 2.0
+"""Largest difference between this machine's clock and the server's that is not reported, in seconds."""
+
+REDIS_VISIBILITY: Final = 3600.0
+"""Kombu's default visibility timeout on Redis, in seconds."""
+
+
+INVALID_INDEXES: Final = text(
+    "SELECT i.indexrelid::regclass::text FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid "
+    "WHERE NOT i.indisvalid AND c.relname = :table "
+    "AND c.relnamespace = coalesce(to_regnamespace(CAST(:schema AS text)), c.relnamespace)"
+)
+
+
+class Severity(StrEnum):
+    """How bad a finding is."""
+
+    ERROR = "error"
+    """Work can be lost, doubled or stranded, or the plan's criteria are not met."""
+    WARNING = "warning"
+    """It works, but not as well as it could."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        check: which check found it.
+        severity: how bad it is.
+        subject: what it is about: a task, a table, a setting.
+        message: what is wrong, and what to do.
+    """
+
+    check: str
+    severity: Severity
+    subject: str
+    message: str
+
+
+Check: TypeAlias = Callable[[Trail, Connection], Iterable[Finding]]
+
+
+def examine(trail: Trail) -> list[Finding]:
+    """Run all checks.
+
+    Args:
+        trail: the installation.
+
+    Returns:
+        What is wrong, errors first; empty when nothing is.
+
+    Raises:
+        DatabaseUnavailable: the database cannot be reached, so most checks cannot be made.
+    """
+    found: list[Finding] = []
+    with trail.engines.pooled() as db:
+        for check in CHECKS:
+            found.extend(check(trail, db))
+        for extra in trail.checks:
+            found.extend(
+                Finding("application", Severity.ERROR, subject, message) for subject, message in extra(db)
+            )
+    return sorted(found, key=lambda finding: (finding.severity, finding.check, finding.subject))
+
+
+def untracked_tasks(trail: Trail, _: Connection) -> Iterator[Finding]:
+    """Every Celery task is tracked, or declared untracked with a reason."""
+    tracked = {domain.task_name for domain in trail.registry}
+    for name in sorted(trail.app.tasks):
+        if not name.startswith("celery.") and name not in tracked and name not in trail.untracked:
+            yield Finding(
+                "untracked tasks",
+                Severity.ERROR,
+                name,
+                "has no tracking row; make it a @trail.task, or declare it with "
+                f'trail.leave_untracked("{name}", reason=...)',
+            )
+
+
+def applied_schema(trail: Trail, db: Connection) -> Iterator[Finding]:
+    """Library tables, tracking tables and their columns are there, at this release's version."""
+    for problem in tasktrail_schema.problems(db, trail.registry, schema=trail.schema):
+        yield Finding("schema", Severity.ERROR, "database", f"{problem}; apply the pending migrations")
+
+
+def constraints_and_indexes(trail: Trail, db: Connection) -> Iterator[Finding]:
+    """Each tracking table has its CHECKs, its required indexes, and the unique key of its domain."""
+    inspector = inspect(db)
+    for domain in trail.registry:
+        options = domain.model.__tracking__
+        table = table_of(domain.model)
+        if not inspector.has_table(table.name, schema=options.schema):
+            continue
+        name, schema = table.name, options.schema
+        there = {check["name"] for check in inspector.get_check_constraints(name, schema=schema)}
+        there |= {index["name"] for index in inspector.get_indexes(name, schema=schema)}
+        there |= {unique["name"] for unique in inspector.get_unique_constraints(name, schema=schema)}
+        wanted = [item.name for item in standard_constraints(options.domain)]
+        wanted += [item.name for item in standard_indexes(options.domain)]
+        if options.natural_key is not None:
+            wanted.append(options.natural_key.name)
+        for item_name in wanted:
+            if item_name not in there:
+                yield Finding(
+                    "constraints and indexes",
+                    Severity.ERROR,
+                    str(table),
+                    f"lacks {item_name}; add it in a migration",
+                )
+        for index in db.execute(INVALID_INDEXES, {"table": name, "schema": schema}).scalars():
+            message = "is INVALID, left by an interrupted CREATE INDEX CONCURRENTLY; drop and build it again"
+            yield Finding("constraints and indexes", Severity.ERROR, str(index), message)
+
+
+def legacy_tables(trail: Trail, db: Connection) -> Iterator[Finding]:
+    """The tables that tracking replaces are gone, and nothing refers to them."""
+    inspector = inspect(db)
+    for name in trail.legacy_tables:
+        schema, _, table = name.rpartition(".")
+        if inspector.has_table(table, schema=schema or None):
+            yield Finding(
+                "legacy tables",
+                Severity.ERROR,
+                name,
+                "is still there; finish its migration, archive it and drop it",
+            )
+
+
+def celery_settings(trail: Trail, _: Connection) -> Iterator[Finding]:
+    """Celery is set so that no message is lost, doubled or run outside a worker."""
+    conf: Any = trail.app.conf
+    if conf.task_always_eager:
+        message = "runs jobs inside the caller, unrecovered; use it in tests only"
+        yield Finding("Celery settings", Severity.ERROR, "task_always_eager", message)
+    if conf.task_acks_late and not conf.task_reject_on_worker_lost:
+        yield Finding(
+            "Celery settings",
+            Severity.ERROR,
+            "task_acks_late",
+            "without task_reject_on_worker_lost loses the message of a killed worker; set both",
+        )
+    if conf.broker_transport_options.get("visibility_timeout") or _is_redis(trail):
+        timeout = float(conf.broker_transport_options.get("visibility_timeout") or REDIS_VISIBILITY)
+        if timeout < trail.settings.eta_horizon:
+            yield Finding(
+                "Celery settings",
+                Severity.ERROR,
+                "visibility_timeout",
+                f"of {timeout:g} s is below the longest ETA of {trail.settings.eta_horizon:g} s, so the "
+                "broker doubles ETA messages; raise it, or lower TASKTRAIL_ETA_HORIZON",
+            )
+    for domain in trail.registry:
+        task: Any = trail.app.tasks.get(domain.task_name or "")
+        for option, wanted in TASK_OPTIONS.items():
+            if task is not None and option != "Request" and getattr(task, option) != wanted:
+                message = f"must be {wanted!r} for a tracked task, it is {getattr(task, option)!r}"
+                yield Finding("Celery settings", Severity.ERROR, f"{domain.task_name}.{option}", message)
+    try:
+        trail.publisher.require_broker()
+    except BrokerUnavailable as error:
+        yield Finding("Celery settings", Severity.ERROR, "broker", str(error))
+
+
+def clock_skew(_: Trail, db: Connection) -> Iterator[Finding]:
+    """This machine's clock agrees with the server's; ETA messages are held back by the worker's clock."""
+    before = datetime.now(UTC)
+    server: datetime = db.execute(select(CLOCK)).scalar_one()
+    after = datetime.now(UTC)
+    skew = max((before - server).total_seconds(), (server - after).total_seconds(), 0.0)
+    if skew > CLOCK_SKEW:
+        message = f"differs from the database server's by {skew:.1f} s; synchronise both with NTP"
+        yield Finding("clock skew", Severity.WARNING, "this machine's clock", message)
+
+
+def durability(_: Trail, db: Connection) -> Iterator[Finding]:
+    """The server keeps what it said was committed."""
+    for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+        if db.execute(text("SELECT current_setting(:name)"), {"name": setting}).scalar() == "off":
+            message = "is off: a crash of the server loses completed jobs; switch it on"
+            yield Finding("durability", Severity.ERROR, setting, message)
+
+
+def stuck_rows(trail: Trail, db: Connection) -> Iterator[Finding]:
+    """No row is stuck: running without a lease, or due for long without being dispatched."""
+    settings = trail.settings
+    for domain in trail.registry:
+        table = table_of(domain.model)
+        silent = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, 2 * settings.lease)
+        overdue = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, 2 * settings.redispatch_after)
+        cases = (
+            (
+                "PROCESSING with an expired lease",
+                in_state(table, Status.PROCESSING),
+                table.c.heartbeat_at < silent,
+            ),
+            (
+                "PENDING, due and never dispatched",
+                in_state(table, Status.PENDING) & table.c.dispatched_at.is_(None),
+                table.c.next_attempt_at < overdue,
+            ),
+        )
+        for what, *guard in cases:
+            if not _has_table(db, domain):
+                continue
+            count = db.execute(select(func.count()).select_from(table).where(*guard)).scalar_one()
+            if count:
+                message = f"{count} rows are {what}; run a worker with maintenance, or `tasktrail maintain`"
+                yield Finding("stuck rows", Severity.ERROR, domain.name, message)
+
+
+def _has_table(db: Connection, domain: Domain) -> bool:
+    return inspect(db).has_table(table_of(domain.model).name, schema=domain.model.__tracking__.schema)
+
+
+def _is_redis(trail: Trail) -> bool:
+    return trail.app.connection_for_write().transport.driver_type == "redis"
+
+
+CHECKS: Final[tuple[Check, ...]] = (
+    untracked_tasks,
+    applied_schema,
+    constraints_and_indexes,
+    legacy_tables,
+    celery_settings,
+    clock_skew,
+    durability,
+    stuck_rows,
+)
