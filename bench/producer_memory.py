@@ -1,8 +1,8 @@
 """Memory of a producer that enqueues a long generator: it must stay flat.
 
-Run it as ``.venv/bin/python bench/producer_memory.py [--rows N] [--limit MB]``. It reads the process's resident
-memory every 100,000 rows, and ends with exit code 1 if it grew by more than the limit after the first reading.
-A thread trims the queue meanwhile, so that Redis does not fill the machine's memory instead.
+Run it as ``.venv/bin/python bench/producer_memory.py [--rows N] [--limit MB]``. It reads the process's
+resident memory every 100,000 rows, and ends with exit code 1 if that grew by more than the limit after the
+first 100,000. A thread trims the queue meanwhile, so that Redis does not fill the machine's memory instead.
 """
 
 from __future__ import annotations

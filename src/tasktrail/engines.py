@@ -6,14 +6,24 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
+import psycopg
 from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from tasktrail.direct import Direct
 from tasktrail.errors import DatabaseUnavailable
 from tasktrail.settings import sqlalchemy_url
+
+CONNECTION_ERRORS: Final = (
+    OperationalError,
+    InterfaceError,
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+)
+"""What SQLAlchemy and the driver raise when a connection fails, among other things."""
 
 Durability: TypeAlias = Literal["durable", "relaxed"]
 
@@ -84,17 +94,20 @@ class Engines:
             yield connection.execution_options(isolation_level="AUTOCOMMIT")
 
     @contextmanager
-    def kept(self, durability: Durability = "durable") -> Iterator[Connection]:
+    def kept(self, durability: Durability = "durable") -> Iterator[Direct]:
         """Give this thread's own connection of the kind ``pooled`` lends, kept for the thread's life.
 
-        It is replaced when the server dropped it. For the threads of a worker, which live as long as their
-        process and would otherwise fetch a connection from the pool for every statement.
+        It runs statements on the driver, and is replaced when the server dropped it. For the threads of a
+        worker, which live as long as their process and would otherwise fetch a connection from the pool for
+        every statement.
 
         Raises:
             DatabaseUnavailable: the server cannot be reached, or went away.
         """
-        with self.errors():
+        try:
             yield self._kept(durability)
+        except CONNECTION_ERRORS as error:
+            raise self._translated(error) from error
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -105,29 +118,28 @@ class Engines:
         """
         try:
             yield
-        except (OperationalError, InterfaceError) as error:
-            if is_connection_error(error):
-                raise DatabaseUnavailable(self._one_line(error)) from error
-            raise
+        except CONNECTION_ERRORS as error:
+            raise self._translated(error) from error
 
     def dispose(self) -> None:
         """Close this thread's connections and the pools of the sync engines."""
         made = self._of_this_process()
         for durability in list(made.engines):
-            held: Connection | None = getattr(made.connections, durability, None)
+            held: Direct | None = getattr(made.connections, durability, None)
             if held is not None:
                 held.close()
                 setattr(made.connections, durability, None)
             made.engines.pop(durability).dispose()
 
-    def _kept(self, durability: Durability) -> Connection:
+    def _kept(self, durability: Durability) -> Direct:
         made = self._of_this_process()
-        held: Connection | None = getattr(made.connections, durability, None)
+        held: Direct | None = getattr(made.connections, durability, None)
         if held is not None:
-            if not held.invalidated and not held.closed:
+            if held.usable:
                 return held
             held.close()
-        fresh = self._engine(durability).connect().execution_options(isolation_level="AUTOCOMMIT")
+        connection = self._engine(durability).connect()
+        fresh = Direct(connection.execution_options(isolation_level="AUTOCOMMIT"))
         setattr(made.connections, durability, fresh)
         return fresh
 
@@ -158,8 +170,14 @@ class Engines:
             self._current = _Made()
         return self._current
 
-    def _one_line(self, error: DBAPIError) -> str:
-        lines = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
+    def _translated(self, error: Exception) -> Exception:
+        if isinstance(error, DBAPIError):
+            return DatabaseUnavailable(self._one_line(error.orig)) if is_connection_error(error) else error
+        state = error.sqlstate if isinstance(error, psycopg.Error) else None
+        return DatabaseUnavailable(self._one_line(error)) if is_connection_state(state) else error
+
+    def _one_line(self, error: BaseException | None) -> str:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
         return (
             f"the database at {self._url.render_as_string()} cannot be used: {lines[0]}. "
             "Is it running, and is TASKTRAIL_DATABASE_URL right?"
@@ -167,15 +185,14 @@ class Engines:
 
 
 def is_connection_error(error: DBAPIError) -> bool:
-    """Say whether an error means that there is no usable connection, rather than a bad statement.
+    """Say whether an error means that there is no usable connection, rather than a bad statement."""
+    return error.connection_invalidated or is_connection_state(getattr(error.orig, "sqlstate", None))
+
+
+def is_connection_state(state: str | None) -> bool:
+    """Say whether an SQLSTATE means that there is no usable connection.
 
     The SQLSTATEs are those of PostgreSQL's appendix A: class 08 "connection exception", class 28 "not let
     in", 57P0x "shutdown", 3D000 "no such database"; none at all when the driver never got an answer.
     """
-    state = getattr(error.orig, "sqlstate", None)
-    return (
-        error.connection_invalidated
-        or state is None
-        or state[:2] in {"08", "28"}
-        or state[:4] in {"57P0", "3D00"}
-    )
+    return state is None or state[:2] in {"08", "28"} or state[:4] in {"57P0", "3D00"}

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Executable, Row, Select, extract, select
 from sqlalchemy.orm import Session
 
 from tasktrail import statements, sweeps
+from tasktrail.direct import Direct
 from tasktrail.errors import (
     DuplicateTracking,
     FencedOut,
@@ -32,7 +33,7 @@ from tasktrail.models import BaseTaskTracking
 from tasktrail.retry import Decision, Retry
 from tasktrail.states import ACTIVE, REVIVABLE, Status, sources
 
-Database: TypeAlias = Session | Connection
+Database: TypeAlias = Session | Connection | Direct
 OnDuplicate: TypeAlias = Literal["return", "restart", "error"]
 Outcome: TypeAlias = Literal["error", "lost", "timeout"]
 ModelT = TypeVar("ModelT", bound=BaseTaskTracking)
@@ -148,7 +149,7 @@ def create(
 
 
 def create_many(
-    db: Database, model: type[BaseTaskTracking], rows: Iterable[Mapping[str, Any]]
+    db: Session | Connection, model: type[BaseTaskTracking], rows: Iterable[Mapping[str, Any]]
 ) -> list[AddedRow]:
     """Add many PENDING rows in one statement; rows whose natural key is taken are left out.
 
@@ -559,4 +560,4 @@ def _select(model: type[BaseTaskTracking]) -> Select[Any]:
 
 
 def _snapshot(model: type[ModelT], row: Row[Any]) -> ModelT:
-    return model(**row._mapping)  # noqa: SLF001  # the documented name for a row as a mapping
+    return model(**row._asdict())

@@ -159,10 +159,11 @@ class Execution:
 
     def _complete(self, run: Run[Any]) -> None:
         if run.uses_session:
-            run.complete()
+            with self.parts.engines.kept() as db:
+                run.complete(db)
             return
         try:
-            self._persistently(lambda _: run.complete())
+            self._persistently(run.complete)
         except FencedOut:
             if not self._was_completed(run):
                 raise

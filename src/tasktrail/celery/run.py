@@ -166,8 +166,11 @@ class Run(Generic[ModelT]):
         """Like ``record``, for coroutines."""
         await asyncio.to_thread(self.record, **values)
 
-    def complete(self) -> None:
+    def complete(self, db: tracker.Database) -> None:
         """End the row as COMPLETED, in the transaction of ``session`` if the body used it.
+
+        Args:
+            db: a connection on which each statement commits, for when it did not.
 
         Raises:
             FencedOut: this attempt was superseded; what the body wrote in ``session`` is rolled back.
@@ -175,8 +178,7 @@ class Run(Generic[ModelT]):
         if self.completed:
             return
         if self._session is None:
-            with self._engines.kept() as db:
-                tracker.complete(db, self.model, self.fence, note=self._note)
+            tracker.complete(db, self.model, self.fence, note=self._note)
         else:
             with self._engines.errors(), self._session as session:
                 tracker.complete(session, self.model, self.fence, note=self._note)
