@@ -107,7 +107,7 @@ class Engines:
         try:
             yield self._kept(durability)
         except CONNECTION_ERRORS as error:
-            raise self._translated(error) from error
+            raise self._unavailable(error) from error
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -119,7 +119,7 @@ class Engines:
         try:
             yield
         except CONNECTION_ERRORS as error:
-            raise self._translated(error) from error
+            raise self._unavailable(error) from error
 
     def dispose(self) -> None:
         """Close this thread's connections and the pools of the sync engines."""
@@ -170,11 +170,15 @@ class Engines:
             self._current = _Made()
         return self._current
 
-    def _translated(self, error: Exception) -> Exception:
+    def _unavailable(self, error: Exception) -> DatabaseUnavailable:
+        """Translate a connection error; an error that is none is raised as it is."""
         if isinstance(error, DBAPIError):
-            return DatabaseUnavailable(self._one_line(error.orig)) if is_connection_error(error) else error
-        state = error.sqlstate if isinstance(error, psycopg.Error) else None
-        return DatabaseUnavailable(self._one_line(error)) if is_connection_state(state) else error
+            is_gone, driver_error = is_connection_error(error), error.orig
+        else:
+            is_gone, driver_error = is_connection_state(getattr(error, "sqlstate", None)), error
+        if not is_gone:
+            raise error
+        return DatabaseUnavailable(self._one_line(driver_error))
 
     def _one_line(self, error: BaseException | None) -> str:
         lines = str(error).strip().splitlines() or [type(error).__name__]

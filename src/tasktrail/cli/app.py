@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
 from tasktrail.cli import dev, errors
+from tasktrail.cli.application import VARIABLE, load_trail
+from tasktrail.cli.maintain import maintain
 
 app = typer.Typer(
     name="tasktrail",
@@ -17,6 +20,7 @@ app = typer.Typer(
     epilog="Add --traceback to any command to see the whole traceback of an error.",
 )
 app.add_typer(dev.app, name="dev")
+app.command()(maintain)
 
 
 def _print_version(wanted: bool) -> None:
@@ -27,11 +31,23 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    context: typer.Context,
+    application: Annotated[
+        str | None,
+        typer.Option(
+            "--app",
+            "-A",
+            envvar=VARIABLE,
+            metavar="MODULE:ATTRIBUTE",
+            help="Your application: a Trail, a Celery application with one, or a function that returns one.",
+        ),
+    ] = None,
     _: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Take the options that stand before a command."""
+    context.obj = partial(load_trail, application)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import typer
 from rich.console import Console
+from rich.text import Text
 from sqlalchemy.exc import DBAPIError
 
 from tasktrail.engines import is_connection_error
@@ -42,11 +43,13 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
             raise
         kind = "the database cannot be used" if is_connection_error(error) else "the database refused"
         _complain(f"{kind}: {str(error.orig).strip().splitlines()[0]}")
+    except OSError as error:
+        if wants_traceback:
+            raise
+        _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
 def _complain(message: str) -> None:
     line = " ".join(message.split())
-    Console(stderr=True, soft_wrap=True, highlight=False).print(
-        f"[bold red]error:[/] {line.replace('[', chr(92) + '[')}"
-    )
+    Console(stderr=True, soft_wrap=True).print(Text.assemble(("error:", "bold red"), " ", line))
     raise SystemExit(1)
