@@ -45,7 +45,7 @@ demo: setup ## Run the main job end to end on real servers and show what the dat
 .PHONY: bench
 bench: setup ## Measure the figures, each beside its peer
 	$(BIN)/python bench/transitions.py
-	$(if $(wildcard bench/producer_memory.py),$(BIN)/python bench/producer_memory.py --rows 100000)
+	$(BIN)/python bench/producer_memory.py --rows 200000
 
 .PHONY: clean
 clean: ## Stop the embedded servers of this folder and delete everything that can be made again

@@ -1,16 +1,19 @@
 """Runs the built statements on the driver itself, prepared, for the few that every job runs.
 
-SQLAlchemy's execution costs about twice the driver's for a statement by primary key (``bench/transitions.py``).
-The statement is still SQLAlchemy's: compiled once for its dialect, and run with the same parameters.
+SQLAlchemy's execution costs about twice the driver's for a statement by primary key; see
+``bench/transitions.py``. The statement is still SQLAlchemy's: compiled once for its dialect, and run with the
+same parameters.
 """
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
 
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.rows import namedtuple_row
 from sqlalchemy import Connection, Executable
 from sqlalchemy.engine.default import DefaultDialect
@@ -30,11 +33,9 @@ class Prepared:
         self.defaults = {name: value for name, value in compiled.params.items() if value is not None}
         self.names = frozenset(compiled.params)
         self._binds = {name: bind for name, bind in compiled._bind_processors.items() if callable(bind)}  # noqa: SLF001
-        self._columns: list[tuple[str, Convert]] = []
-        for entry in compiled._result_columns:  # noqa: SLF001  # what SQLAlchemy itself converts rows by
-            convert = entry.type._cached_result_processor(dialect, None)  # noqa: SLF001
-            if convert is not None:
-                self._columns.append((str(entry.keyname), convert))
+        self._dialect = dialect
+        self._entries = compiled._result_columns  # noqa: SLF001  # what SQLAlchemy itself converts rows by
+        self._columns: list[tuple[str, Convert]] | None = None
 
     def parameters(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the parameters in the form the driver takes."""
@@ -43,11 +44,25 @@ class Prepared:
             values[name] = bind(values[name])
         return values
 
-    def row(self, row: Any) -> Any:
+    def row(self, row: Any, cursor: psycopg.Cursor[Any]) -> Any:
         """Return a row with its columns converted."""
-        if not self._columns or row is None:
+        if row is None:
+            return None
+        if self._columns is None:
+            self._columns = self._conversions(cursor)
+        if not self._columns:
             return row
         return row._replace(**{name: convert(getattr(row, name)) for name, convert in self._columns})
+
+    def _conversions(self, cursor: psycopg.Cursor[Any]) -> list[tuple[str, Convert]]:
+        """Return how columns are converted; that of a number depends on the type the server sends it as."""
+        codes = [column.type_code for column in cursor.description or ()]
+        found: list[tuple[str, Convert]] = []
+        for entry, code in zip(self._entries, codes, strict=True):
+            convert = entry.type._cached_result_processor(self._dialect, code)  # noqa: SLF001
+            if convert is not None:
+                found.append((str(entry.keyname), convert))
+        return found
 
 
 class Rows:
@@ -58,11 +73,11 @@ class Rows:
         self._prepared = prepared
 
     def __iter__(self) -> Iterator[Any]:
-        return (self._prepared.row(row) for row in self._cursor)
+        return (self._prepared.row(row, self._cursor) for row in self._cursor)
 
     def first(self) -> Any:
         """Return the first row, or ``None``."""
-        return self._prepared.row(self._cursor.fetchone())
+        return self._prepared.row(self._cursor.fetchone(), self._cursor)
 
     def all(self) -> list[Any]:
         """Return all rows."""
@@ -96,8 +111,14 @@ class Direct:
 
     @property
     def usable(self) -> bool:
-        """Whether the server has not dropped the connection."""
-        return not (self.connection.closed or self.connection.invalidated or self._cursor.connection.broken)
+        """Whether the connection is idle and the server has not dropped it.
+
+        A statement that was interrupted, e.g. by a soft time limit, leaves its connection busy.
+        """
+        if self.connection.closed or self.connection.invalidated:
+            return False
+        driver = self._cursor.connection
+        return driver.info.transaction_status is TransactionStatus.IDLE and not is_dropped(driver)
 
     def execute(self, statement: Executable, parameters: Mapping[str, Any] | None = None) -> Any:
         """Run a statement.
@@ -121,11 +142,28 @@ class Direct:
         return Rows(self._cursor, prepared)
 
     def close(self) -> None:
-        """Give the connection back; a broken one is thrown away."""
-        if self._cursor.connection.broken:
+        """Give the connection back; one that is not usable is thrown away."""
+        if self.connection.closed:
+            return
+        if not self.usable:
             self.connection.invalidate()
         self._cursor.close()
         self.connection.close()
+
+
+def is_dropped(driver: Any) -> bool:
+    """Say whether the server has closed an idle connection, without a round trip.
+
+    The server says nothing on an idle connection but farewell, so whatever there is to read is that.
+
+    Args:
+        driver: a connection of psycopg, sync or async, on which no statement runs.
+    """
+    if driver.closed:
+        return True
+    socket = select.poll()
+    socket.register(driver.fileno(), select.POLLIN)
+    return bool(socket.poll(0))
 
 
 _PREPARED: WeakKeyDictionary[Any, WeakKeyDictionary[Any, Prepared]] = WeakKeyDictionary()

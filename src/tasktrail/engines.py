@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from typing import Final, Literal, TypeAlias
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
-from tasktrail.direct import Direct
+from tasktrail.direct import Direct, is_dropped
 from tasktrail.errors import DatabaseUnavailable
 from tasktrail.settings import sqlalchemy_url
 
@@ -26,6 +27,8 @@ CONNECTION_ERRORS: Final = (
 """What SQLAlchemy and the driver raise when a connection fails, among other things."""
 
 Durability: TypeAlias = Literal["durable", "relaxed"]
+
+_LENT: Final = "tasktrail.lent"
 
 
 class _Made:
@@ -77,6 +80,7 @@ class Engines:
         with made.lock:
             if made.asynchronous is None:
                 made.asynchronous = create_async_engine(self._url, connect_args=self._arguments("durable"))
+                _replace_dropped(made.asynchronous.sync_engine)
             return made.asynchronous
 
     @contextmanager
@@ -137,6 +141,7 @@ class Engines:
         if held is not None:
             if held.usable:
                 return held
+            setattr(made.connections, durability, None)  # before a reconnection that may fail
             held.close()
         connection = self._engine(durability).connect()
         fresh = Direct(connection.execution_options(isolation_level="AUTOCOMMIT"))
@@ -151,6 +156,7 @@ class Engines:
                 engine = made.engines.get(durability)
                 if engine is None:
                     engine = create_engine(self._url, connect_args=self._arguments(durability))
+                    _replace_dropped(engine)
                     made.engines[durability] = engine
         return engine
 
@@ -186,6 +192,21 @@ class Engines:
             f"the database at {self._url.render_as_string()} cannot be used: {lines[0]}. "
             "Is it running, and is TASKTRAIL_DATABASE_URL right?"
         )
+
+
+def _replace_dropped(engine: Engine) -> None:
+    """Have the pool replace connections that the server dropped while they lay there, before it lends them.
+
+    An attempt must not fail because the database was restarted before it. ``pool_pre_ping`` would do it too,
+    with a round trip for each loan.
+    """
+
+    def look(_: object, record: ConnectionPoolEntry, __: object) -> None:
+        if record.info.get(_LENT) and is_dropped(record.driver_connection):
+            raise InvalidatePoolError
+        record.info[_LENT] = True  # a fresh one is not looked at: its first bytes may still be on their way
+
+    event.listen(engine, "checkout", look)
 
 
 def is_connection_error(error: DBAPIError) -> bool:

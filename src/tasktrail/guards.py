@@ -11,6 +11,7 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     Double,
+    FromClause,
     Integer,
     String,
     Table,
@@ -51,7 +52,7 @@ def this_row(table: Table) -> ColumnElement[bool]:
     return table.c.id == bindparam("row_id", type_=BigInteger())
 
 
-def in_state(table: Table, *states: Status) -> ColumnElement[bool]:
+def in_state(table: FromClause, *states: Status) -> ColumnElement[bool]:
     """Build the state guard, with the states in the statement's text so that partial indexes match."""
     names = [literal_state(state) for state in sorted(states)]
     return table.c.status == names[0] if len(names) == 1 else table.c.status.in_(names)
@@ -125,10 +126,14 @@ def log_with(table: Table, outcome: ColumnElement[str]) -> ColumnElement[Any]:
 
 
 def revived(table: Table) -> dict[str, Any]:
-    """Write what starts an ended row again: log and count stay, with room for another round of attempts."""
+    """Write what starts an ended row again: log and count stay, with room for another round of attempts.
+
+    It gets another Celery id: workers go on discarding messages under one that was revoked.
+    """
     granted = bindparam("grant", type_=Integer())
     return {
         "status": literal_state(Status.PENDING),
+        "celery_task_id": func.gen_random_uuid().cast(String()),
         "max_attempts": func.greatest(table.c.max_attempts, table.c.attempts + granted),
         "next_attempt_at": CLOCK,
         "dispatched_at": null(),

@@ -80,9 +80,13 @@ class Maintenance:
         self._settings = settings
         self._schema = schema
         self._pruned_at = float("-inf")
+        self._rescue_from = float("-inf")
 
     def run(self, stop: threading.Event) -> None:
         """Lead whenever nobody else does, until told to stop; an unreachable database is waited for.
+
+        A new leader rescues nothing until the workers had time for two heartbeats: after an outage of the
+        database all leases look expired.
 
         Args:
             stop: ends the loop.
@@ -94,11 +98,15 @@ class Maintenance:
                         stop.wait(self._settings.maintenance_interval)
                         continue
                     logger.info("maintenance: leading")
+                    self._rescue_from = time.monotonic() + 2 * self._settings.heartbeat_interval
                     while not stop.is_set():
                         self.tick(db)
                         stop.wait(self._settings.maintenance_interval)
             except (DatabaseUnavailable, SQLAlchemyError) as error:
                 logger.warning("maintenance: leadership lost: %s", error)
+                stop.wait(self._settings.maintenance_interval)
+            except Exception:  # the thread must outlive whatever it meets
+                logger.exception("maintenance: leadership given up")
                 stop.wait(self._settings.maintenance_interval)
 
     def tick(self, db: Connection) -> Done:
@@ -111,15 +119,16 @@ class Maintenance:
             What was done.
         """
         done = Done()
-        for domain in self._registry:
-            done.rescued += self._rescue(db, domain)
+        if time.monotonic() >= self._rescue_from:
+            for domain in self._registry:
+                done.rescued += self._rescue(db, domain)
         self._prerequisites(db, done)
         for domain in self._registry:
             if domain.task_name is not None:
                 done.dispatched += self._dispatch(db, domain)
         if time.monotonic() - self._pruned_at >= self._settings.prune_interval:
             self._pruned_at = time.monotonic()
-            done.pruned = sum(self._prune(db, domain) for domain in self._registry)
+            done.pruned = sum(self._prune(domain) for domain in self._registry)
         if done:
             logger.info("maintenance: %s", done)
         return done
@@ -130,6 +139,12 @@ class Maintenance:
             return False
         # The connection goes back to a pool, so a lock that was not given up would be held for ever.
         leading.callback(lambda: db.invalidated or db.execute(text("SELECT pg_advisory_unlock(:key)"), key))
+        # A leader that is silent for a lease, paused or cut off from the network, makes room for another.
+        db.execute(
+            text("SELECT set_config('idle_session_timeout', :milliseconds, false)"),
+            {"milliseconds": str(round(self._settings.lease * 1000))},
+        )
+        leading.callback(lambda: db.invalidated or db.execute(text("RESET idle_session_timeout")))
         return True
 
     def _dispatch(self, db: Connection, domain: Domain) -> int:
@@ -190,9 +205,11 @@ class Maintenance:
             waiting: dict[str, list[int]] = {}
             for row in db.execute(sweeps.meet_prerequisites_on(needed.model, self._schema)):
                 waiting.setdefault(row.domain, []).append(row.tracking_id)
-            for name, ids in waiting.items():
+            for name, ids in sorted(waiting.items()):
                 if name in self._registry:
                     model = self._registry.get(name).model
+                    # Whoever meets other prerequisites of these rows or revives them is done then.
+                    db.execute(sweeps.lock_rows(model), {"ids": ids})
                     statement = sweeps.make_due_if_prerequisites_met(model, self._schema)
                     made_due += len(db.execute(statement, {"ids": ids}).all())
         return made_due
@@ -208,23 +225,17 @@ class Maintenance:
             cancelled += len(db.execute(sweeps.cancel_if_held(waiting.model), parameters).all())
         return cancelled
 
-    def _prune(self, db: Connection, domain: Domain) -> int:
+    def _prune(self, domain: Domain) -> int:
         days = self._settings.retention
         seconds = domain.retention.total_seconds() if domain.retention else days * 86_400.0
         pruned = 0
+        prune = sweeps.prune_if_ended(domain.model, self._schema)
+        forget = sweeps.forget_prerequisites_of_absent(domain.model, self._schema)
         for _ in range(BATCHES_PER_TICK):
-            ids = (
-                db.execute(
-                    sweeps.prune_if_ended(domain.model, self._schema),
-                    {"batch": BATCH, "retention": seconds},
-                )
-                .scalars()
-                .all()
-            )
-            if ids:
-                db.execute(
-                    sweeps.forget_prerequisites_of_absent(domain.model, self._schema), {"ids": list(ids)}
-                )
+            with self._engines.sync.begin() as db:
+                ids = db.execute(prune, {"batch": BATCH, "retention": seconds}).scalars().all()
+                if ids:
+                    db.execute(forget, {"ids": list(ids)})
             pruned += len(ids)
             if len(ids) < BATCH:
                 break

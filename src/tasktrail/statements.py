@@ -248,7 +248,12 @@ def move_if_allowed(model: Model, target: Status) -> Write:
     table = table_of(model)
     error = bindparam("error", type_=Text())
     values: dict[Status, dict[str, Any]] = {
-        Status.PENDING: {"next_attempt_at": CLOCK, "completed_at": null(), **let_go()},
+        Status.PENDING: {
+            "next_attempt_at": CLOCK,
+            "dispatched_at": null(),
+            "completed_at": null(),
+            **let_go(),
+        },
         Status.PROCESSING: {"started_at": CLOCK, "completed_at": null(), "updated_at": CLOCK},
         Status.COMPLETED: {"completed_at": CLOCK, "error_message": error, **let_go()},
         Status.FAILED: {"completed_at": CLOCK, **failure(table, literal("error", String())), **let_go()},

@@ -111,12 +111,16 @@ def forget_dispatch_if_unchanged(model: Model) -> Write:
 def renew_leases_if_owned(model: Model) -> Write:
     """Renew the leases of all rows that a process owns; returns those it still does."""
     table = table_of(model)
-    fences = func.unnest(
-        bindparam("ids", type_=ARRAY(BigInteger)),
-        bindparam("attempts", type_=ARRAY(Integer)),
-        bindparam("celery_task_ids", type_=ARRAY(String)),
-        bindparam("started_ats", type_=ARRAY(DateTime(timezone=True))),
-    ).table_valued("id", "attempts", "celery_task_id", "started_at", name="fences")
+    fences = (
+        func.unnest(
+            bindparam("fence_ids", type_=ARRAY(BigInteger)),
+            bindparam("fence_attempts", type_=ARRAY(Integer)),
+            bindparam("fence_celery_task_ids", type_=ARRAY(String)),
+            bindparam("fence_started_ats", type_=ARRAY(DateTime(timezone=True))),
+        )
+        .table_valued("id", "attempts", "celery_task_id", "started_at")
+        .render_derived(name="fences")
+    )
     return (
         update(table)
         .where(
@@ -222,6 +226,18 @@ def _waiting_with(
 
 
 @built_once
+def lock_rows(model: Model) -> Select[Any]:
+    """Wait for whoever writes to these rows, and keep others from it until the transaction ends."""
+    table = table_of(model)
+    return (
+        select(table.c.id)
+        .where(table.c.id == func.any(bindparam("ids")))
+        .order_by(table.c.id)
+        .with_for_update(key_share=True)
+    )
+
+
+@built_once
 def make_due_if_prerequisites_met(model: Model, schema: str | None) -> Write:
     """Give held rows their due time once all their prerequisites are COMPLETED."""
     table = table_of(model)
@@ -279,9 +295,9 @@ def cancel_batch_if_active(model: Model, conditions: Sequence[ColumnElement[bool
 
 @built_once
 def broken_prerequisites(model: Model, needed: Model, schema: str | None) -> Select[Any]:
-    """Find held rows whose prerequisite in another domain FAILED, was CANCELLED, or is gone."""
+    """Find held rows whose prerequisite in one domain FAILED, was CANCELLED, or is gone."""
     needs = library(schema).prerequisites
-    other = table_of(needed)
+    other = table_of(needed).alias("needed")  # which may be the waiting row's own table
     table = table_of(model)
     held = exists().where(
         table.c.id == needs.c.tracking_id, in_state(table, Status.PENDING), table.c.next_attempt_at.is_(None)

@@ -144,7 +144,7 @@ def create(
         if on_duplicate == "error":
             raise DuplicateTracking(model.__tracking__.domain, there.id, key, status)
         if on_duplicate == "restart" and status in REVIVABLE:
-            return _restart(db, model, there)
+            return _restart(db, model, there, grant=values.get("max_attempts") or 1)
         return AddedRow(there.id, there.celery_task_id, Added.EXISTING, status)
 
 
@@ -323,10 +323,10 @@ def renew(db: Database, model: type[BaseTaskTracking], fences: Sequence[Fence]) 
         The ids of the rows that are still owned; the others were cancelled or taken over.
     """
     parameters = {
-        "ids": [fence.tracking_id for fence in fences],
-        "attempts": [fence.attempts for fence in fences],
-        "celery_task_ids": [fence.celery_task_id for fence in fences],
-        "started_ats": [fence.started_at for fence in fences],
+        "fence_ids": [fence.tracking_id for fence in fences],
+        "fence_attempts": [fence.attempts for fence in fences],
+        "fence_celery_task_ids": [fence.celery_task_id for fence in fences],
+        "fence_started_ats": [fence.started_at for fence in fences],
     }
     return set(db.execute(sweeps.renew_leases_if_owned(model), parameters).scalars())
 
@@ -493,9 +493,9 @@ def move(
     _write(db, model, tracking_id, statement, parameters, f"move to {target}", allowed)
 
 
-def _restart(db: Database, model: type[BaseTaskTracking], there: Row[Any]) -> AddedRow:
+def _restart(db: Database, model: type[BaseTaskTracking], there: Row[Any], *, grant: int) -> AddedRow:
     try:
-        return revive(db, model, there.id)
+        return revive(db, model, there.id, grant=grant)
     except (WrongState, TrackingNotFound):  # somebody else restarted or removed it just now
         row = get(db, model, there.id)
         return AddedRow(row.id, row.celery_task_id, Added.EXISTING, Status(row.status))

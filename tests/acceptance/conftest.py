@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import MakeDatabase
 from sqlalchemy import Engine, create_engine
+
+from conftest import MakeDatabase
+from tasktrail import Enqueued, Settings
 from tests.acceptance.worker_app import Tasks, build
 from tests.waiting import until
-
-from tasktrail import Enqueued, Settings
 
 Worker = subprocess.Popen[bytes]
 

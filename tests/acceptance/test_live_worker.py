@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
+
+from tasktrail import BaseTaskTracking, Status, TrackedTask
 from tests.acceptance.conftest import Live
 from tests.support import AsyncJobTracking, Effect, JobTracking
 from tests.waiting import until
-
-from tasktrail import BaseTaskTracking, Status, TrackedTask
 
 BOTH = pytest.mark.parametrize("kind", ["job", "async_job"])
 

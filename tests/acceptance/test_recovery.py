@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import psutil
 import pytest
-from conftest import MakeDatabase
 from sqlalchemy.orm import Session
+
+from conftest import MakeDatabase
+from tasktrail import Enqueued, Status, TrackedTask
 from tests.acceptance.conftest import Live, live
 from tests.waiting import until
-
-from tasktrail import Enqueued, Status, TrackedTask
 
 BOTH = pytest.mark.parametrize("kind", ["job", "async_job"])
 
@@ -82,7 +80,7 @@ def test_limits(brisk: Live, kind: str, limits) -> None:
     for _ in range(3):
         from tasktrail import tracker
         with brisk.engine.begin() as db:
-            row = tracker.create(db, task.domain.model, {"payload": "hold"})
+            row = tracker.create(db, task.domain.model, {"payload": "hold"}); tracker.mark_dispatched(db, task.domain.model, [row.id])
         task.celery_task.apply_async(args=(row.id,), task_id=row.celery_task_id, **limits)
         job = Enqueued(task.domain.name, row.id, row.outcome, row.status, row.celery_task_id)
         until(lambda: row_of(brisk, job).attempts == 1)
@@ -105,7 +103,6 @@ def test_revoke_running(brisk: Live, kind: str) -> None:
 @pytest.mark.parametrize("payload", ["exit", "interrupt", "out of memory", "kill"])
 @BOTH
 def test_poison(brisk: Live, kind: str, payload) -> None:
-    import time
     task: TrackedTask[Any] = getattr(brisk.tasks, kind)
     job = task.enqueue(payload=payload)
     try:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from celery import Celery
 from sqlalchemy import insert
+
+from tasktrail import GiveUp, RetryIn, RetryPolicy, Run, Settings, TrackedTask, Trail
 from tests.support import (
     SCHEMA,
     AsyncJobTracking,
@@ -20,8 +22,6 @@ from tests.support import (
     JobTracking,
     JobTrackingService,
 )
-
-from tasktrail import GiveUp, RetryIn, RetryPolicy, Run, Settings, TrackedTask, Trail
 
 QUEUE = os.environ.get("TEST_QUEUE", "tests")
 FOLDER = Path(os.environ.get("TEST_FOLDER", "."))

@@ -13,6 +13,8 @@ from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import task_prerun
 from sqlalchemy import Insert, insert
+
+from tasktrail import GiveUp, RetryPolicy, Run, Settings, TrackedTask, Trail
 from tests.chaos.domains import (
     SCHEMA,
     ChaosCoroutine,
@@ -24,8 +26,6 @@ from tests.chaos.domains import (
 )
 from tests.chaos.sabotage import SABOTAGE, switch_off
 from tests.chaos.witness import Witness
-
-from tasktrail import GiveUp, RetryPolicy, Run, Settings, TrackedTask, Trail
 
 SOFT_LIMIT = 4.0
 HARD_LIMIT = 5.5

@@ -37,7 +37,7 @@ def switch_off(safety: str) -> None:
 def _by_id_alone(table: Table) -> tuple[ColumnElement[bool], ...]:
     this_row, *fence = guards.owned(table)
     # The fence's parameters stay in the statement, since they are passed to it.
-    return (this_row, or_(table.c.id == table.c.id, and_(*fence)))  # noqa: PLR0124
+    return (this_row, or_(table.c.id == table.c.id, and_(*fence)))
 
 
 def _rescue_nothing(*_: Any) -> int:

@@ -12,6 +12,10 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.orm import Session
+
+from tasktrail import NotDue, Status, TrackingError, TrackingNotFound, WrongState, statements, tracker
+from tasktrail.retry import Retry
+from tasktrail.tracker import Claim
 from tests.rows import (
     add_job,
     add_job_in,
@@ -23,10 +27,6 @@ from tests.rows import (
     without_guard,
 )
 from tests.support import JobTracking, OrderTracking
-
-from tasktrail import NotDue, Status, TrackingError, TrackingNotFound, WrongState, statements, tracker
-from tasktrail.retry import Retry
-from tasktrail.tracker import Claim
 
 
 @pytest.fixture(scope="module")

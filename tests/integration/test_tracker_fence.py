@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, create_engine
-from tests.rows import columns, guards_of, somebody_waits_for_a_lock, wait_until, without_guard
-from tests.support import OrderTracking
 
 from tasktrail import FencedOut, Status, TrackingError, TrackingNotFound, statements, sweeps, tracker
 from tasktrail.retry import NoRetry, Retry
 from tasktrail.tracker import Fence
+from tests.rows import columns, guards_of, somebody_waits_for_a_lock, wait_until, without_guard
+from tests.support import OrderTracking
 
 TASK = "task 1"
 DAY_ONE = date(2000, 1, 1).toordinal()

@@ -13,16 +13,6 @@ import pytest
 from sqlalchemy import Connection, Engine, String, create_engine, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
-from tests.rows import (
-    add_job,
-    add_job_in,
-    claim,
-    columns,
-    count_rows,
-    somebody_waits_for_a_lock,
-    wait_until,
-)
-from tests.support import JobTracking, OrderTracking
 
 from tasktrail import (
     TRANSITIONS,
@@ -40,6 +30,16 @@ from tasktrail.models import ATTEMPT_LOG_LIMIT, AttemptEntry
 from tasktrail.retry import NoRetry, Retry
 from tasktrail.states import ACTIVE, REVIVABLE, sources
 from tasktrail.tracker import Added, AddedRow, Outcome
+from tests.rows import (
+    add_job,
+    add_job_in,
+    claim,
+    columns,
+    count_rows,
+    somebody_waits_for_a_lock,
+    wait_until,
+)
+from tests.support import JobTracking, OrderTracking
 
 DAY_ONE = date(2000, 1, 1).toordinal()
 _days = count(DAY_ONE)
@@ -740,11 +740,12 @@ def test_a_row_that_ended_badly_starts_again_with_its_history(engine: Engine, st
         revived = tracker.revive(db, JobTracking, job)
 
     row = columns(engine, job)
-    assert AddedRow(job, before["celery_task_id"], Added.RESTARTED, Status.PENDING) == revived
+    assert AddedRow(job, row["celery_task_id"], Added.RESTARTED, Status.PENDING) == revived
+    assert row["celery_task_id"] != before["celery_task_id"]
     assert row["status"] == Status.PENDING
     assert before["updated_at"] < row["next_attempt_at"] <= row["updated_at"] + timedelta(seconds=1)
     assert (row["completed_at"], row["dispatched_at"], row["heartbeat_at"]) == (None, None, None)
-    kept = ["attempts", "attempt_log", "error_message", "celery_task_id", "created_at"]
+    kept = ["attempts", "attempt_log", "error_message", "created_at"]
     assert {name: before[name] for name in kept} == {name: row[name] for name in kept}
     assert claim(engine, job).fence.tracking_id == job
 

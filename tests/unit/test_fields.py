@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import BigInteger, Enum, Float, SmallInteger, String, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from tests.support import JobTracking, OrderTracking
 
 from tasktrail import BaseTaskTracking, InvalidField, TrackingOptions
 from tasktrail.fields import SETTABLE, checked, domain_columns
 from tasktrail.models import STANDARD_COLUMNS
+from tests.support import JobTracking, OrderTracking
 
 NOON = datetime(2024, 3, 1, 12, 0, tzinfo=UTC)
 ORDER = {"day": date(2024, 3, 1), "currency": "EUR"}

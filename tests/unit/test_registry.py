@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import FrozenInstanceError
 
 import pytest
-from tests.support import JobTracking, JobTrackingService, OrderTracking, OrderTrackingService
 
 from tasktrail import ConfigurationError, RetryPolicy, UnknownDomain
 from tasktrail.registry import Domain, Registry
+from tests.support import JobTracking, JobTrackingService, OrderTracking, OrderTrackingService
 
 JOBS = Domain(name="job", model=JobTracking, service=JobTrackingService, task_name="shop.work")
 ORDERS = Domain(name="order", model=OrderTracking, service=OrderTrackingService)

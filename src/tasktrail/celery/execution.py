@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
+from billiard.common import terminate_handler_fired  # type: ignore[attr-defined]  # new in 4.3
 from celery import Task
-from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded, WorkerShutdown, WorkerTerminate
 from celery.exceptions import Retry as CeleryRetry
 
 from tasktrail import counters, tracker
@@ -98,7 +99,7 @@ class Execution:
                 attempt was superseded, and nothing it did counts.
             celery.exceptions.Reject: the database stayed away; the message is put back.
             celery.exceptions.Retry: the attempt failed and will be repeated.
-            BaseException: what the body raised, when the row is FAILED.
+            Exception: what the body raised, when the row is FAILED.
         """
         claim = self._claim(task, tracking_id)
         run: Run[Any] = Run(self.domain.model, claim, self.parts.engines)
@@ -112,13 +113,13 @@ class Execution:
             self._fail(task, run, error, Retry(_seconds_until(error.when)))
         except asyncio.CancelledError as error:
             if run.cancelled:
-                self._give_way(self._stopped(run))
+                raise Ignore(str(self._stopped(run))) from error
             self._fail(task, run, error, self._decide(claim, error))
-        except Exception as error:  # noqa: BLE001  # whatever the body raises is recorded in the row
-            self._fail(task, run, error, self._decide(claim, error))
-        except BaseException:
-            self._release(run)  # the process is told to stop, which is not the attempt's fault
+        except (WorkerShutdown, WorkerTerminate):
+            self._release(run)  # this process is told to stop, which is not the attempt's fault
             raise
+        except BaseException as error:  # noqa: BLE001  # whatever the body raises is recorded in the row
+            self._fail(task, run, error, self._decide(claim, error))
         finally:
             self.parts.heartbeats.remove(run)
             run.close()
@@ -194,6 +195,8 @@ class Execution:
     def _fail(
         self, task: Task[Any, Any], run: Run[Any], error: BaseException, decision: Decision
     ) -> NoReturn:
+        if terminate_handler_fired():
+            raise error  # the main process has this process ended; it knows why, and records it
         run.close()
         model, fence = self.domain.model, run.fence
         outcome: Outcome = "timeout" if isinstance(error, SoftTimeLimitExceeded) else "error"
@@ -206,13 +209,17 @@ class Execution:
             if self._was_completed(run):
                 raise Ignore(f"{run!r} completed before its connection was lost") from error
             self._give_way(stale)
-        if isinstance(error, CeleryRetry) or not isinstance(decision, Retry):
+        if isinstance(error, CeleryRetry):
             raise error
+        reason = _for_celery(error, text)
+        if not isinstance(decision, Retry):
+            if reason is error:
+                raise error
+            raise reason from error
         if decision.seconds <= self.parts.eta_horizon:
             retries = (task.request.retries or 0) + 1
             self.parts.publisher.send([self._message(task, run.id, decision.seconds, retries)])
         when = datetime.now(UTC) + timedelta(seconds=decision.seconds)
-        reason = error if isinstance(error, Exception) else RuntimeError(text)
         raise CeleryRetry(exc=reason, when=when) from error
 
     def _was_completed(self, run: Run[Any]) -> bool:
@@ -246,6 +253,13 @@ class Execution:
         if retries is None:
             retries = task.request.retries or 0
         return Message(self.domain.model, task, tracking_id, task.request.id, countdown, retries)
+
+
+def _for_celery(error: BaseException, text: str) -> Exception:
+    """Return what Celery may see: a ``SystemExit`` would end the process, a ``MemoryError`` the worker."""
+    if isinstance(error, Exception) and not isinstance(error, MemoryError):
+        return error
+    return RuntimeError(text)
 
 
 def _seconds_until(when: object) -> float:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from contextlib import suppress
 from typing import Any
-
-from sqlalchemy.exc import SQLAlchemyError
 
 from tasktrail import tracker
 from tasktrail.celery.run import Run
 from tasktrail.engines import Engines
-from tasktrail.errors import DatabaseUnavailable, TrackingNotFound
+from tasktrail.errors import DatabaseUnavailable, FencedOut, TrackingNotFound
 from tasktrail.models import BaseTaskTracking
 from tasktrail.states import Status
 
@@ -67,29 +66,50 @@ class Heartbeats:
         with self._lock:
             runs = list(self._runs.values())
         by_model: dict[type[BaseTaskTracking], list[Run[Any]]] = {}
-        for run in runs:
+        for run in sorted(runs, key=lambda run: run.fence.started_at):
             by_model.setdefault(run.model, []).append(run)
         for model, of_model in by_model.items():
+            newest = {run.id: run for run in of_model}
             with self._engines.kept("relaxed") as db:
                 owned = tracker.renew(db, model, [run.fence for run in of_model])
                 for run in of_model:
-                    if run.id not in owned:
-                        run.stop(_why_lost(db, run))
+                    if run.id not in owned or newest[run.id] is not run:
+                        _stop(db, run)
+
+    def give_back(self, reason: str) -> None:
+        """Release all running rows without counting an attempt, and tell their runs.
+
+        Args:
+            reason: why, for the bodies.
+
+        Raises:
+            DatabaseUnavailable: not all of them were released.
+        """
+        with self._lock:
+            runs = list(self._runs.values())
+        for run in runs:
+            with self._engines.kept() as db, suppress(FencedOut, TrackingNotFound):
+                tracker.release(db, run.model, run.fence)
+            run.stop(reason)
 
     def _beat(self) -> None:
         pause = threading.Event()
         while not pause.wait(self._interval):
             try:
                 self.beat()
-            except (DatabaseUnavailable, SQLAlchemyError) as error:
+            except DatabaseUnavailable as error:
                 logger.warning("leases were not renewed: %s", error)
+            except Exception:  # the thread must outlive whatever it meets
+                logger.exception("leases were not renewed")
 
 
-def _why_lost(db: tracker.Database, run: Run[Any]) -> str:
+def _stop(db: tracker.Database, run: Run[Any]) -> None:
     try:
         row = tracker.get(db, run.model, run.id)
     except TrackingNotFound:
-        return "the row is gone"
+        run.stop("the row is gone")
+        return
     if row.status == Status.CANCELLED:
-        return f"cancelled: {row.error_message or 'no reason given'}"
-    return f"another attempt took over; the row is {row.status}"
+        run.stop(f"cancelled: {row.error_message or 'no reason given'}")
+    elif not tracker.was_completed_by(db, run.model, run.fence):  # else it was this attempt, just now
+        run.stop(f"another attempt took over; the row is {row.status}")

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -66,9 +67,16 @@ class ProcessLoop:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 threading.Thread(
-                    target=self._loop.run_forever, name="tasktrail event loop", daemon=True
+                    target=_run_for_ever, args=(self._loop,), name="tasktrail event loop", daemon=True
                 ).start()
             return self._loop
+
+
+def _run_for_ever(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop; a coroutine that calls ``sys.exit`` ends itself and not the loop of all others."""
+    while True:
+        with suppress(SystemExit, KeyboardInterrupt):
+            loop.run_forever()
 
 
 def _copy_outcome(task: asyncio.Task[T], outcome: Future[T]) -> None:

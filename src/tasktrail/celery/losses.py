@@ -103,7 +103,9 @@ class LossRecorder:
         with self._engines.pooled() as db:
             try:
                 if loss.what == "cancelled":
-                    tracker.cancel(db, model, loss.tracking_id, loss.reason)
+                    row = tracker.get(db, model, loss.tracking_id)
+                    if row.celery_task_id == loss.celery_task_id:  # else it goes on under another id
+                        tracker.cancel(db, model, loss.tracking_id, loss.reason)
                     return
                 fence, max_attempts = tracker.fence(
                     db,
@@ -152,5 +154,10 @@ class LossRecorder:
                         logger.warning("a loss is left to the lease: %s: %s", loss, error)
                         break
                     time.sleep(0.2)
+                except (
+                    Exception
+                ):  # the thread must outlive whatever it meets, or no loss is recorded any more
+                    logger.exception("a loss is left to the lease: %s", loss)
+                    break
                 else:
                     break

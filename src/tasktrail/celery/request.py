@@ -7,10 +7,12 @@ message that kills its worker would do so for ever.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from billiard.einfo import ExceptionWithTraceback  # type: ignore[attr-defined]  # untyped
 from celery.exceptions import TimeLimitExceeded, WorkerLostError
+from celery.worker import state as worker_state
 from celery.worker.request import Request
 
 from tasktrail.celery.execution import worker_name
@@ -28,7 +30,7 @@ class TrackedRequest(Request):
             error = error.exc
         stopped = getattr(self, "_already_cancelled", False) or getattr(self, "_already_revoked", False)
         if isinstance(error, WorkerLostError | SystemExit | KeyboardInterrupt) and not stopped:
-            self._record("lost", str(error) or type(error).__name__)
+            self._record("released" if _is_shutdown(error) else "lost", str(error) or type(error).__name__)
             self.acknowledge()
         elif isinstance(error, TimeLimitExceeded):
             self._record("timeout", str(error))
@@ -59,6 +61,13 @@ class TrackedRequest(Request):
             return
         worker = None if pid is None else worker_name(self.hostname, pid)
         recorder.submit(Loss(domain, task, int(self.args[0]), str(self.id), worker, what, reason))
+
+
+def _is_shutdown(error: BaseException) -> bool:
+    """Say whether a child was ended with its worker, e.g. by a supervisor that sends SIGTERM to all."""
+    told: tuple[Any, Any] = (worker_state.should_stop, worker_state.should_terminate)
+    is_stopping = any(code is not None and code is not False for code in told)
+    return is_stopping and re.search(r"(exitcode|signal) 15\b", str(error)) is not None
 
 
 def _request(request: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,6 +35,8 @@ from tasktrail.states import Status
 from tasktrail.tracker import Added, AddedRow, OnDuplicate
 
 ModelT = TypeVar("ModelT", bound=BaseTaskTracking)
+
+IMMEDIATELY: Final = datetime.min.replace(tzinfo=UTC)
 
 BULK_BATCH: Final = 500
 """How many rows one statement of a bulk operation takes."""
@@ -123,8 +126,8 @@ class TrackedTask(Generic[ModelT]):
                 or, after a rollback, never. Without one, the row is committed here.
             on_duplicate: when the natural key is taken, ``"return"`` the row there is; ``"restart"`` it if it
                 is FAILED or CANCELLED, else return it; or raise an ``"error"``.
-            after: rows, of any domain, that must be COMPLETED before this one starts; a row that was there
-                already and goes on keeps the prerequisites it has.
+            after: rows, of any domain, that must be COMPLETED before this one starts; it is due when they
+                are. A row that was there already and goes on keeps the prerequisites it has.
             cancel_if_unmet: cancel the row when one of those fails or is cancelled; else it goes on waiting.
             **fields: the domain's columns, and ``max_attempts`` or ``next_attempt_at`` if wanted.
 
@@ -144,7 +147,7 @@ class TrackedTask(Generic[ModelT]):
             row = self._write(session, request, self._publisher.send)
             return self._enqueued(row)
         self._publisher.require_broker()
-        if after:
+        if after or on_duplicate == "restart":  # what is restarted may wait for others, too
             with self._engines.errors(), Session(self._engines.sync) as own:
                 row = self._write(own, request, self._publisher.send)
                 own.commit()
@@ -308,7 +311,14 @@ class TrackedTask(Generic[ModelT]):
 
     def _write(self, db: Session, request: _Request, send: Send) -> AddedRow:
         model = self.domain.model
-        fields = {**request.fields, "next_attempt_at": None} if request.after else request.fields
+        fields = request.fields
+        if request.after:
+            due = fields.get("next_attempt_at")
+            if due is not None:
+                raise InvalidField(
+                    "next_attempt_at", due, "a row with prerequisites is due when they are met"
+                )
+            fields = {**fields, "next_attempt_at": None}
         row = tracker.create(db, model, fields, on_duplicate=request.on_duplicate)
         if row.outcome is Added.EXISTING:
             return row
@@ -323,7 +333,8 @@ class TrackedTask(Generic[ModelT]):
                 is_new=row.outcome is Added.CREATED,
                 cancel_if_unmet=request.cancel_if_unmet,
             )
-        if row.id not in self._hold(db, [row.id] if request.after else []):
+        may_wait = bool(request.after) or row.outcome is Added.RESTARTED
+        if row.id not in self._hold(db, [row.id] if may_wait else []):
             for message in self._messages([row], request.fields):
                 send_after_commit(db, message, send)
         return row
@@ -338,10 +349,10 @@ class TrackedTask(Generic[ModelT]):
         return {"max_attempts": self.domain.policy.max_attempts, **fields}
 
     def _messages(self, rows: Iterable[AddedRow], values: Mapping[str, Any]) -> list[Message]:
-        due = values.get("next_attempt_at")
-        countdown = 0.0 if due is None else max(0.0, (due - datetime.now(UTC)).total_seconds())
+        due = values.get("next_attempt_at", IMMEDIATELY)
+        countdown = max(0.0, (due - datetime.now(UTC)).total_seconds()) if due is not None else math.inf
         if countdown > self._parts.eta_horizon:
-            return []
+            return []  # maintenance sends it when it is due; a row without a due time waits to be given one
         return [
             Message(self.domain.model, self.celery_task, row.id, row.celery_task_id, countdown)
             for row in rows

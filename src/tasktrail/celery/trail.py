@@ -71,6 +71,7 @@ class Trail:
         engines: the database engines of this process.
         publisher: sends the messages of rows.
         losses: records what a worker's main process learns about its children.
+        heartbeats: renews the leases of the rows that this process works on.
     """
 
     def __init__(
@@ -117,11 +118,12 @@ class Trail:
             eta_horizon=settings.eta_horizon,
             patience=settings.database_patience,
         )
+        self.heartbeats = Heartbeats(self.engines, settings.heartbeat_interval)
         self._tasks: dict[str, TrackedTask[Any]] = {}
         self._parts = WorkerParts(
             engines=self.engines,
             publisher=self.publisher,
-            heartbeats=Heartbeats(self.engines, settings.heartbeat_interval),
+            heartbeats=self.heartbeats,
             loop=ProcessLoop(),
             schema=schema,
             eta_horizon=settings.eta_horizon,

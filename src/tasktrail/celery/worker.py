@@ -1,12 +1,17 @@
-"""What tasktrail adds to a worker's main process: the maintenance thread, and the recorder of losses."""
+"""What tasktrail adds to a worker's main process: maintenance, the end of the grace period, and losses."""
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from celery import bootsteps
+from celery.concurrency.prefork import TaskPool as PreforkPool
+from celery.signals import worker_shutting_down
+
+from tasktrail.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
     from tasktrail.celery.trail import Trail
@@ -16,19 +21,39 @@ logger = logging.getLogger(__name__)
 STOP_TIMEOUT: Final = 10.0
 """How long the main process waits for its threads when it stops, in seconds."""
 
+LOOK_INTERVAL: Final = 0.5
+"""Time between two looks for children that died, in seconds; Celery's own is 5 s."""
+
 
 class TrailStep(bootsteps.StartStopStep):
-    """Runs maintenance on a thread while the worker runs; starts after the pool has forked."""
+    """Runs maintenance on a thread while the worker runs; starts after the pool has forked.
+
+    When the worker is told to stop, Celery waits for running work as long as it takes. After the grace period
+    what still runs is given back, so that another worker takes it before this one is killed.
+    """
 
     requires = ("celery.worker.components:Pool",)
 
     def __init__(self, worker: Any, **_: Any) -> None:
         self._trail: Trail = worker.app.tasktrail
         self._stop = threading.Event()
+        self._shutting_down = threading.Event()
         self._thread: threading.Thread | None = None
+        self._look: Any = None
 
-    def start(self, worker: Any) -> None:  # noqa: ARG002  # Celery passes it
-        """Start the maintenance thread, unless the settings switch it off."""
+    def register_with_event_loop(self, worker: Any, hub: Any) -> None:
+        """Look for dead children often; called at each connection to the broker."""
+        if self._look is not None:
+            self._look.cancel()
+        self._look = hub.call_repeatedly(LOOK_INTERVAL, worker.pool.maintain_pool)
+
+    def start(self, worker: Any) -> None:
+        """Start the threads; maintenance unless the settings switch it off."""
+        atexit.register(self._trail.losses.close, STOP_TIMEOUT)  # the pool tells of losses until it has ended
+        worker_shutting_down.connect(self._on_shutting_down, sender=worker.hostname)
+        threading.Thread(
+            target=self._end_grace, args=(worker,), name="tasktrail shutdown", daemon=True
+        ).start()
         if not self._trail.settings.maintenance:
             return
         maintenance = self._trail.maintenance()
@@ -37,13 +62,27 @@ class TrailStep(bootsteps.StartStopStep):
         )
         self._thread.start()
 
-    def stop(self, worker: Any) -> None:  # noqa: ARG002
-        """End the thread, and record the losses that are still waiting."""
+    def stop(self, worker: Any) -> None:  # noqa: ARG002  # Celery passes it
+        """End the maintenance thread; another worker leads on."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(STOP_TIMEOUT)
-        self._trail.losses.close(STOP_TIMEOUT)
 
     def terminate(self, worker: Any) -> None:
         """The same on a cold shutdown."""
         self.stop(worker)
+
+    def _on_shutting_down(self, **_: Any) -> None:
+        """Called in a signal handler, where little more than this is safe."""
+        self._shutting_down.set()
+
+    def _end_grace(self, worker: Any) -> None:
+        self._shutting_down.wait()
+        threading.Event().wait(self._trail.settings.shutdown_grace)
+        logger.info("the grace period is over; what still runs is given back")
+        try:
+            self._trail.heartbeats.give_back("the worker was shut down")
+        except DatabaseUnavailable as error:
+            logger.warning("rows are left to their leases: %s", error)
+        if isinstance(worker.pool, PreforkPool):
+            worker.consumer.cancel_active_requests()

@@ -42,7 +42,8 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
         if wants_traceback:
             raise
         kind = "the database cannot be used" if is_connection_error(error) else "the database refused"
-        _complain(f"{kind}: {str(error.orig).strip().splitlines()[0]}")
+        reason = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
+        _complain(f"{kind}: {reason[0]}")
     except OSError as error:
         if wants_traceback:
             raise

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 from rich.console import Console
 
 from portfolio import demo as demonstration
-from portfolio.database import upgrade
+from portfolio.database import require_ready, upgrade
 from portfolio.main import Application, build
-from portfolio.process import worker_command, worker_environment
+from portfolio.process import run_in_foreground, worker_command, worker_environment
+from portfolio.rates.backfill import plan_backfill
 from portfolio.rates.tracking import DEFAULT_CURRENCIES, update_fields
 from tasktrail import Settings
 from tasktrail.cli import run
@@ -33,6 +33,12 @@ rates = typer.Typer(help="Exchange rates.", no_args_is_help=True)
 app.add_typer(database, name="db")
 app.add_typer(rates, name="rates")
 
+Currencies: TypeAlias = Annotated[
+    list[str] | None, typer.Option("--currency", "-c", help="A currency; may be repeated.")
+]
+Pool: TypeAlias = Literal["prefork", "threads", "solo"]
+LogLevel: TypeAlias = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
 
 @contextmanager
 def _application(*, ready: bool = True) -> Iterator[Application]:
@@ -41,7 +47,7 @@ def _application(*, ready: bool = True) -> Iterator[Application]:
         application = build(settings)
         try:
             if ready:
-                application.trail.check()
+                require_ready(application.trail)
             yield application
         finally:
             application.trail.engines.dispose()
@@ -59,38 +65,59 @@ def upgrade_database() -> None:
 @rates.command("update")
 def update_rates(
     day: Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"], help="The day, e.g. 2026-10-30.")],
-    currency: Annotated[
-        list[str] | None, typer.Option("--currency", "-c", help="A currency; may be repeated.")
-    ] = None,
+    currency: Currencies = None,
     restart: Annotated[bool, typer.Option(help="Start a failed or cancelled update again.")] = False,
 ) -> None:
     """Enqueue the update of one day's exchange rates; a worker fetches them."""
-    wanted = [code.strip().upper() for code in currency] if currency else list(DEFAULT_CURRENCIES)
     with _application() as application:
-        task = application.tasks.update_exchange_rates
-        enqueued = task.enqueue(
+        enqueued = application.tasks.update_exchange_rates.enqueue(
             on_duplicate="restart" if restart else "return",
-            **update_fields(day.date(), wanted, application.source.name),
+            **update_fields(day.date(), _codes(currency), application.source.name),
         )
-    Console().print(f"{enqueued.domain} {enqueued.id}: {enqueued.outcome}, {enqueued.status}")
+    typer.echo(f"{enqueued.domain} {enqueued.id}: {enqueued.outcome}, {enqueued.status}")
+
+
+@rates.command("backfill")
+def backfill_rates(
+    first: Annotated[
+        datetime, typer.Option("--from", formats=["%Y-%m-%d"], help="The first day, e.g. 2026-10-01.")
+    ],
+    last: Annotated[
+        datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="The last day, e.g. 2026-10-30.")
+    ],
+    currency: Currencies = None,
+) -> None:
+    """Enqueue the update of every published day in a range; those tracked already stay as they are."""
+    backfill = plan_backfill(first.date(), last.date(), datetime.now(UTC))
+    with _application() as application:
+        enqueued = application.tasks.update_exchange_rates.enqueue_many(
+            update_fields(day, _codes(currency), application.source.name) for day in backfill.days
+        )
+    typer.echo(
+        f"{len(backfill.days)} published days: {enqueued.created} new rows, {enqueued.existing} were there "
+        f"already; {enqueued.dispatched} messages sent"
+    )
+    typer.echo(
+        f"left out: {backfill.without} days without rates, {backfill.to_come} whose rates are still to come"
+    )
+
+
+def _codes(currencies: list[str] | None) -> list[str]:
+    return [code.strip().upper() for code in currencies] if currencies else list(DEFAULT_CURRENCIES)
 
 
 @app.command()
 def worker(
     concurrency: Annotated[int, typer.Option(min=1, help="How many jobs at once.")] = 2,
-    pool: Annotated[str, typer.Option(help="prefork, threads or solo.")] = "prefork",
-    loglevel: Annotated[str, typer.Option(help="Celery's log level.")] = "INFO",
+    pool: Annotated[Pool, typer.Option(help="What the jobs run in.")] = "prefork",
+    loglevel: Annotated[LogLevel, typer.Option(help="What is logged.", case_sensitive=False)] = "INFO",
 ) -> None:
     """Run a Celery worker until it is stopped."""
     with _application() as application:
         environment = worker_environment(application.trail.settings)
         command = worker_command("portfolio.worker", concurrency, pool, loglevel)
         application.trail.engines.dispose()
-        with subprocess.Popen(command, env=environment) as process:
-            try:
-                code = process.wait()
-            except KeyboardInterrupt:  # the worker got the same Ctrl-C and finishes its jobs
-                code = process.wait()
+        code = run_in_foreground(command, environment)
     sys.exit(code)
 
 

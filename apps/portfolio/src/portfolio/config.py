@@ -25,7 +25,7 @@ class PortfolioSettings(BaseSettings):
 
     Attributes:
         rates_source: where exchange rates are fetched.
-        retry_base: delay before the first retry of a job, in seconds.
+        retry_base: delay before the first retry of a job, in seconds; at most a day, the longest delay.
     """
 
     model_config = SettingsConfigDict(
@@ -33,7 +33,7 @@ class PortfolioSettings(BaseSettings):
     )
 
     rates_source: SourceName = SourceName.BUNDLED
-    retry_base: Annotated[float, Field(gt=0)] = 60.0
+    retry_base: Annotated[float, Field(gt=0, le=86_400)] = 60.0
 
     @classmethod
     def load(cls) -> Self:

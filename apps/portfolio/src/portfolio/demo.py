@@ -87,6 +87,13 @@ def run(settings: Settings, console: Console) -> int:
         TasktrailError: a server cannot be used, or the workers did not finish in time.
     """
     demo = application(settings)
+    try:
+        return _run(demo, settings, console)
+    finally:
+        demo.trail.engines.dispose()
+
+
+def _run(demo: Application, settings: Settings, console: Console) -> int:
     days = Days.of(BundledHistory())
     engine = demo.trail.engines.sync
     console.print("[bold]1.[/] applying the migrations to PostgreSQL")

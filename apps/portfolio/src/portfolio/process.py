@@ -40,6 +40,32 @@ def worker_environment(settings: Settings, **more: str) -> dict[str, str]:
     return {**os.environ, **given, "TASKTRAIL_HOME": str(settings.home.resolve()), **more}
 
 
+def run_in_foreground(command: list[str], environment: Mapping[str, str]) -> int:
+    """Run a process in our place: it gets the SIGTERM that is meant for us, and we outlive it.
+
+    Ctrl-C needs no passing on, since a terminal sends it to both.
+
+    Args:
+        command: its command line.
+        environment: its environment.
+
+    Returns:
+        Its exit code; 128 plus the signal's number, as a shell has it, if a signal ended it.
+    """
+    with subprocess.Popen(command, env=dict(environment)) as process:
+        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        try:
+            while True:
+                try:
+                    code = process.wait()
+                    break
+                except KeyboardInterrupt:
+                    continue
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    return code if code >= 0 else 128 - code
+
+
 @contextmanager
 def running(
     command: list[str], environment: Mapping[str, str], log: Path

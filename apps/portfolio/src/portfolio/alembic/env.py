@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from alembic import context
-from sqlalchemy import Connection, create_engine
+from alembic.util import CommandError
+from sqlalchemy import Connection, NullPool, create_engine, make_url
 from sqlalchemy.schema import SchemaItem
 
 from portfolio.models import TRACKING_SCHEMA, Base
-from tasktrail import ConfigurationError, Settings
+from tasktrail import Settings
 from tasktrail.schema import LIBRARY_TABLES
-from tasktrail.settings import sqlalchemy_url
 
-LEGACY_TABLES = frozenset({"task_status", "etfs", "etf_updates", "daily_update_tracking"})
+LEGACY_TABLES = frozenset({"task_status", "etf_updates", "daily_update_tracking"})
 """Tables in ``public`` that belong to the old system; the models do not know them."""
 
 
@@ -53,10 +53,9 @@ def main() -> None:
         return
     url = Settings.load().database_url
     if url is None:
-        raise ConfigurationError(
-            "TASKTRAIL_DATABASE_URL is not set; `portfolio db upgrade` finds the embedded one"
-        )
-    engine = create_engine(sqlalchemy_url(url.get_secret_value()))
+        raise CommandError("TASKTRAIL_DATABASE_URL is not set; `portfolio db upgrade` finds the embedded one")
+    driver = make_url(url.get_secret_value()).set(drivername="postgresql+psycopg")
+    engine = create_engine(driver, poolclass=NullPool)
     with engine.connect() as connection:
         migrate(connection)
         connection.commit()

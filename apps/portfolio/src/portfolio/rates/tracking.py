@@ -25,13 +25,24 @@ def update_fields(
         source: name of the source, at most 50 characters.
         base_currency: the currency the rates are for one unit of.
     """
+    currencies = _listed(target_currencies)
     return {
         "update_date": update_date,
         "base_currency": base_currency,
-        "target_currencies": list(target_currencies),
-        "total_count": len(target_currencies),
+        "target_currencies": currencies,
+        "total_count": len(currencies) if isinstance(currencies, list) else 0,
         "source": source,
     }
+
+
+def _listed(currencies: object) -> Any:
+    """Return a collection as a list, anything else as it is: its refusal is to name the field.
+
+    A text is a collection in Python's eyes, and would be refused for its first letter.
+    """
+    if isinstance(currencies, Collection) and not isinstance(currencies, str):
+        return list(currencies)
+    return currencies
 
 
 class ExchangeRateTrackingService(BaseTaskTrackingService[ExchangeRateUpdateTracking]):
@@ -46,6 +57,7 @@ class ExchangeRateTrackingService(BaseTaskTrackingService[ExchangeRateUpdateTrac
         *,
         source: str,
         base_currency: str = BASE_CURRENCY,
+        **more: Any,
     ) -> int:
         """Return the row that tracks the update of one day, adding it if there is none.
 
@@ -54,6 +66,7 @@ class ExchangeRateTrackingService(BaseTaskTrackingService[ExchangeRateUpdateTrac
             target_currencies: the currencies whose rates are wanted, as ISO 4217 codes.
             source: name of the source, at most 50 characters.
             base_currency: the currency the rates are for one unit of.
+            **more: ``max_attempts`` or ``next_attempt_at``, if wanted.
 
         Returns:
             The row's id; the same one for the same day and base currency.
@@ -62,4 +75,4 @@ class ExchangeRateTrackingService(BaseTaskTrackingService[ExchangeRateUpdateTrac
             InvalidField: a field is not acceptable; there is no new row.
         """
         fields = update_fields(update_date, target_currencies, source, base_currency)
-        return await self.create_tracking(on_duplicate="return", **fields)
+        return await self.create_tracking(on_duplicate="return", **{**more, **fields})

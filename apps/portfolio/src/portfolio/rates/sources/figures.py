@@ -15,7 +15,7 @@ from portfolio.rates.sources.protocol import BASE_CURRENCY
 
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _CURRENCY = re.compile(r"[A-Z]{3}")
-_RATE = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
+_RATE = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?")
 
 
 def read_day(source: str, text: str) -> date:
@@ -56,8 +56,8 @@ def read_rate(source: str, text: str) -> Decimal:
 
     Args:
         source: where the text comes from, for the error.
-        text: a plain decimal number above zero, e.g. "1.1172"; the largest ever published has 7 digits
-            before the point.
+        text: a plain decimal number above zero, e.g. "1.1172"; those published had at most 7 digits before
+            the point and 6 behind it, and more than 6 would be rounded by the column they are stored in.
 
     Raises:
         BadAnswer: it is no such number.

@@ -1,0 +1,1 @@
+"""ETF prices: where they come from, on which days, in which currency, and what can go wrong on the way."""

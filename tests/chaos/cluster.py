@@ -1,0 +1,232 @@
+"""The servers and workers of a chaos run, each of which can be struck, and all of which end with it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from tasktrail.embedded import EmbeddedRedis
+from tests.rabbitmq import RabbitMQ
+
+ROOT: Final = Path(__file__).parents[2]
+STOP_SECONDS: Final = 15.0
+KNOWN_DESERTION: Final = "AttributeError(\"'NoneType' object has no attribute 'hostname'\")"
+"""How a worker of Celery and kombu 5.7 ends that loses Redis while it has messages: kombu fails to put them back
+on a connection that it has given up. A supervisor starts another one, here as in production."""
+
+
+class Broker(ABC):
+    """A broker that can be restarted in order or as after a crash."""
+
+    url: str
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start it."""
+
+    @abstractmethod
+    def restart(self, *, crash: bool) -> None:
+        """Stop it or kill it, and start it on the same address and data."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it."""
+
+
+class Redis(Broker):
+    """Redis, with or without an append-only file."""
+
+    def __init__(self, folder: Path, *, persistent: bool) -> None:
+        self._server = EmbeddedRedis(folder, persistent=persistent)
+
+    def start(self) -> None:
+        """Start it."""
+        self.url = self._server.start()
+
+    def restart(self, *, crash: bool) -> None:
+        """Stop it or kill it, and start it; without persistence it is empty then."""
+        self._server.restart("immediate" if crash else "fast")
+
+    def close(self) -> None:
+        """End it."""
+        self._server.stop("immediate")
+
+
+class Rabbit(Broker):
+    """RabbitMQ with durable queues and messages."""
+
+    def __init__(self, folder: Path) -> None:
+        self._server = RabbitMQ(folder)
+
+    def start(self) -> None:
+        """Start it."""
+        self.url = self._server.start()
+
+    def restart(self, *, crash: bool) -> None:
+        """Stop it or kill it, and start it with what is durable."""
+        if crash:
+            self._server.kill()
+        else:
+            self._server.stop()
+        self._server.start()
+
+    def close(self) -> None:
+        """End it and its port mapper."""
+        self._server.close()
+
+
+@dataclass(eq=False)
+class Worker:
+    """One Celery worker: its main process leads a session, in which its children are too.
+
+    Attributes:
+        name: its host name for Celery; the worker that takes its place has another one.
+        process: the main process.
+        log: the file it writes to.
+        struck: whether it was told or forced to end.
+    """
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    struck: bool = False
+
+    @property
+    def alive(self) -> bool:
+        """Whether the main process runs."""
+        return self.process.poll() is None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has said that it takes work."""
+        return b" ready." in self.log.read_bytes()
+
+    def last_words(self) -> str:
+        """Return why it ended, as far as it said so."""
+        said = re.findall(r"Unrecoverable error: (.*)", self.log.read_text("utf-8", "replace"))
+        return said[-1] if said else f"exit code {self.process.returncode}, see {self.log}"
+
+    def children(self) -> list[psutil.Process]:
+        """Return the pool's processes."""
+        with suppress(psutil.NoSuchProcess):
+            return sorted(psutil.Process(self.process.pid).children(), key=lambda child: child.pid)
+        return []
+
+    def family(self) -> Iterator[psutil.Process]:
+        """Return every process of its session, also those whose parent is gone."""
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, ProcessLookupError):
+                if os.getsid(process.pid) == self.process.pid and process.status() != psutil.STATUS_ZOMBIE:
+                    yield process
+
+    def kill(self, *, orphans: bool) -> None:
+        """Kill the main process; its children go with it, or are left behind."""
+        self.struck = True
+        family = [] if orphans else list(self.family())
+        self.process.kill()
+        self.process.wait()
+        for process in family:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def terminate(self) -> None:
+        """Ask it to finish its work and end."""
+        self.struck = True
+        self.process.terminate()
+
+
+@dataclass
+class Fleet:
+    """So many workers; one that ended is replaced.
+
+    Attributes:
+        environment: what the workers' environment has besides ours.
+        folder: of the logs.
+        size: how many workers there are.
+        concurrency: how many processes each pool has.
+        deserters: how workers ended that nobody had struck, by reason.
+    """
+
+    environment: Mapping[str, str]
+    folder: Path
+    size: int
+    concurrency: int
+    deserters: Counter[str] = field(default_factory=Counter)
+    started: list[Worker] = field(default_factory=list)
+
+    @property
+    def workers(self) -> list[Worker]:
+        """The workers that run."""
+        return [worker for worker in self.started if worker.alive]
+
+    def muster(self) -> None:
+        """Start as many workers as are missing; one that was told to end counts no more."""
+        for worker in self.started:
+            if not worker.alive and not worker.struck:
+                worker.struck = True
+                self.deserters[worker.last_words()] += 1
+        serving = sum(worker.alive and not worker.struck for worker in self.started)
+        for _ in range(self.size - serving):
+            self.started.append(self._start(len(self.started)))
+
+    def close(self) -> None:
+        """End all workers and whatever they left behind."""
+        deadline = time.monotonic() + STOP_SECONDS
+        for worker in self.workers:
+            worker.terminate()
+        for worker in self.started:
+            with suppress(subprocess.TimeoutExpired):
+                worker.process.wait(max(0.0, deadline - time.monotonic()))
+        self.kill()
+
+    def kill(self) -> None:
+        """End all workers and whatever they left behind, at once."""
+        for worker in self.started:
+            for process in worker.family():
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+            worker.process.wait()
+
+    def _start(self, number: int) -> Worker:
+        name, prefetch = f"w{number}@chaos", 1 + number % 4
+        log = self.folder / f"w{number}.log"
+        command = [
+            *(sys.executable, "-m", "celery", "--app", "tests.chaos.app", "worker", f"--hostname={name}"),
+            *("--pool=prefork", f"--concurrency={self.concurrency}", f"--prefetch-multiplier={prefetch}"),
+            *("--loglevel=INFO", "--without-gossip", "--without-mingle", "--without-heartbeat"),
+        ]
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return Worker(name, process, log)
+
+
+def pause(process: psutil.Process) -> None:
+    """Stop a process where it is."""
+    process.send_signal(signal.SIGSTOP)
+
+
+def resume(process: psutil.Process) -> None:
+    """Let a stopped process go on, if it still is the one that was stopped."""
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(signal.SIGCONT)

@@ -1,0 +1,215 @@
+"""Carries out the blows of a plan on live servers and workers."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import count
+from random import Random
+from typing import Any, Final, TypeVar
+from uuid import uuid4
+
+import psutil
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from tasktrail import TrackingError, Unavailable
+from tasktrail.embedded import EmbeddedPostgres
+from tests.chaos.app import Tasks
+from tests.chaos.cluster import Broker, Fleet, Worker, pause, resume
+from tests.chaos.plan import Blow, Strike
+
+T = TypeVar("T")
+TICK: Final = 0.05
+BUSY: Final = 0.7
+"""How often a process that works on a row is preferred, as a victim."""
+LATEST: Final = 5.0
+"""Longest delay of a doubled message, in seconds."""
+PATIENCE: Final = 60.0
+"""How long the last blow may take to be over, in seconds."""
+
+SOME_ROWS: Final = "SELECT domain, id, celery_task_id FROM chaos.row ORDER BY random() LIMIT :some"
+ACTIVE_ROWS: Final = (
+    "SELECT domain, id FROM chaos.row WHERE status IN ('PENDING', 'PROCESSING') ORDER BY random() LIMIT :some"
+)
+BUSY_WORKERS: Final = "SELECT worker FROM chaos.row WHERE status = 'PROCESSING' AND worker IS NOT NULL"
+
+
+class Tormentor:
+    """Strikes, and sees to it that workers which ended are replaced and processes which it stopped go on.
+
+    Attributes:
+        struck: rows for the table of that name.
+        cancelled: rows for the table of that name.
+        failures: what went wrong with the blows themselves.
+    """
+
+    def __init__(
+        self, fleet: Fleet, postgres: EmbeddedPostgres, broker: Broker, tasks: Tasks, random: Random
+    ) -> None:
+        self.struck: list[dict[str, Any]] = []
+        self.cancelled: list[dict[str, Any]] = []
+        self.failures: list[BaseException] = []
+        self._fleet = fleet
+        self._postgres = postgres
+        self._broker = broker
+        self._tasks = tasks
+        self._random = random
+        self._numbers = count()
+        self._due: list[tuple[float, int, Callable[[], object]]] = []
+        self._paused: list[psutil.Process] = []
+        self._threads: list[threading.Thread] = []
+        self._servers = {"broker": threading.Lock(), "postgres": threading.Lock()}
+        self._start = time.monotonic()
+
+    def storm(self, strikes: Iterable[Strike], seconds: float) -> None:
+        """Strike as planned, for so many seconds, and wait until the last blow is over."""
+        self._start = time.monotonic()
+        for strike in strikes:
+            self._at(strike.at, lambda strike=strike: self._strike(strike))
+        try:
+            while (now := self._now()) < seconds or self._due:
+                self._fleet.muster()
+                while self._due and self._due[0][0] <= now:
+                    heapq.heappop(self._due)[2]()
+                time.sleep(TICK)
+        finally:
+            for process in self._paused:
+                resume(process)
+            for thread in self._threads:
+                thread.join(PATIENCE)
+        assert not any(thread.is_alive() for thread in self._threads), "a blow is not over"
+        self._fleet.muster()
+
+    def _now(self) -> float:
+        return time.monotonic() - self._start
+
+    def _at(self, when: float, action: Callable[[], object]) -> None:
+        heapq.heappush(self._due, (when, next(self._numbers), action))
+
+    def _strike(self, strike: Strike) -> None:
+        match strike.blow:
+            case Blow.KILL_CHILD | Blow.PAUSE_CHILD:
+                self._strike_child(strike)
+            case Blow.STOP_BROKER | Blow.CRASH_BROKER:
+                crash = strike.blow is Blow.CRASH_BROKER
+                self._aside(strike, lambda: self._broker.restart(crash=crash), "broker")
+            case Blow.RESTART_POSTGRES:
+                self._aside(strike, lambda: self._postgres.restart("fast"), "postgres")
+            case Blow.CRASH_POSTGRES:
+                self._aside(strike, lambda: self._postgres.restart("immediate"), "postgres")
+            case Blow.DOUBLE_MESSAGES:
+                self._aside(strike, self._double_messages)
+            case Blow.CANCEL_ROWS:
+                self._aside(strike, self._cancel_rows)
+            case _:
+                self._strike_worker(strike)
+
+    def _strike_child(self, strike: Strike) -> None:
+        children = [child for worker in self._serving() for child in worker.children()]
+        busy_pids = self._busy_pids() if strike.pick < BUSY else set()
+        busy = [child for child in children if child.pid in busy_pids]
+        child = _picked(busy or children, strike.pick)
+        if child is None:
+            return
+        with suppress(psutil.NoSuchProcess):
+            if strike.blow is Blow.KILL_CHILD:
+                child.kill()
+            else:
+                self._pause(child, strike.seconds)
+            self._note(strike, f"process {child.pid}{' at work' if child.pid in busy_pids else ''}")
+
+    def _strike_worker(self, strike: Strike) -> None:
+        worker = _picked(self._serving(), strike.pick)
+        if worker is None:
+            return
+        match strike.blow:
+            case Blow.KILL_WORKER:
+                worker.kill(orphans=False)
+            case Blow.ORPHAN_POOL:
+                worker.kill(orphans=True)
+                if self._random.random() < 0.5:
+                    self._at(self._now() + strike.seconds, lambda: self._reap(worker))
+            case Blow.PAUSE_WORKER:
+                self._pause(psutil.Process(worker.process.pid), strike.seconds)
+            case Blow.TERMINATE_WORKER:
+                worker.terminate()
+        self._note(strike, worker.name)
+
+    def _serving(self) -> list[Worker]:
+        return [worker for worker in self._fleet.workers if not worker.struck]
+
+    def _reap(self, worker: Worker) -> None:
+        for orphan in list(worker.family()):
+            with suppress(psutil.NoSuchProcess):
+                orphan.kill()
+
+    def _pause(self, process: psutil.Process, seconds: float) -> None:
+        pause(process)
+        self._paused.append(process)
+        self._at(self._now() + seconds, lambda: resume(process))
+
+    def _busy_pids(self) -> set[int]:
+        with suppress(Unavailable, SQLAlchemyError), self._tasks.trail.engines.pooled() as db:
+            workers = db.execute(text(BUSY_WORKERS)).scalars()
+            return {int(worker.rpartition("/")[2]) for worker in workers}
+        return set()
+
+    def _double_messages(self) -> str:
+        with self._tasks.trail.engines.pooled() as db:
+            rows = db.execute(text(SOME_ROWS), {"some": 10}).all()
+        sent = 0
+        for row in rows:
+            task = self._tasks.of_domain[row.domain].celery_task
+            for _ in range(self._random.randint(1, 3)):
+                task_id = row.celery_task_id if self._random.random() < 0.5 else str(uuid4())
+                late = self._random.choice([0.0, self._random.uniform(0.0, LATEST)])
+                task.apply_async(args=(row.id,), task_id=task_id, countdown=late or None)
+                sent += 1
+        return f"{sent} copies of the messages of {len(rows)} rows"
+
+    def _cancel_rows(self) -> str:
+        with self._tasks.trail.engines.pooled() as db:
+            rows = db.execute(text(ACTIVE_ROWS), {"some": self._random.randint(1, 4)}).all()
+        for row in rows:
+            outcome = "accepted"
+            try:
+                self._tasks.of_domain[row.domain].cancel(row.id, "chaos")
+            except TrackingError:
+                continue
+            except Unavailable:
+                outcome = "unknown"
+            self.cancelled.append({"domain": row.domain, "tracking_id": row.id, "outcome": outcome})
+        return f"{len(rows)} rows"
+
+    def _aside(self, strike: Strike, action: Callable[[], object], server: str | None = None) -> None:
+        """Do what takes long on a thread; each server is struck by one blow at a time."""
+
+        def act() -> None:
+            lock = self._servers[server] if server else threading.Lock()
+            with lock:
+                at = datetime.now(UTC)
+                try:
+                    detail = action()
+                except (Unavailable, SQLAlchemyError, OSError) as error:  # the other blows hit this one
+                    detail = f"in vain: {type(error).__name__}"
+                except Exception as error:
+                    self.failures.append(error)
+                    detail = f"failed: {error!r}"
+                self._note(strike, str(detail or ""), at)
+
+        thread = threading.Thread(target=act, name=f"chaos: {strike.blow}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _note(self, strike: Strike, detail: str, at: datetime | None = None) -> None:
+        now = datetime.now(UTC)
+        self.struck.append({"blow": strike.blow.value, "detail": detail, "at": at or now, "until": now})
+
+
+def _picked(candidates: list[T], pick: float) -> T | None:
+    return candidates[int(pick * len(candidates))] if candidates else None
