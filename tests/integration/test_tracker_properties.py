@@ -175,7 +175,7 @@ class Lifecycle(RuleBasedStateMachine):
         assert isinstance(outcome, tracker.AddedRow)
         restarts = on_duplicate == "restart" and expected.status in REVIVABLE
         if restarts:
-            self.expect_revival(expected, 1)
+            self.expect_revival(expected, 1, outcome)
         assert outcome.outcome is (Added.RESTARTED if restarts else Added.EXISTING)
         assert (row, expected.task, expected.status) == (outcome.id, outcome.celery_task_id, outcome.status)
 
@@ -299,9 +299,11 @@ class Lifecycle(RuleBasedStateMachine):
         revivable = expected.status in ENDED and expected.may_reach(Status.PENDING)
         assert revivable != isinstance(outcome, WrongState)
         if revivable:
-            self.expect_revival(expected, grant)
+            self.expect_revival(expected, grant, outcome)
 
-    def expect_revival(self, expected: Expected, grant: int) -> None:
+    def expect_revival(self, expected: Expected, grant: int, revived: Any) -> None:
+        assert revived.celery_task_id != expected.task
+        expected.task = revived.celery_task_id
         expected.reach(Status.PENDING)
         expected.max_attempts = max(expected.max_attempts, expected.attempts + grant)
         expected.due = True

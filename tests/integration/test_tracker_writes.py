@@ -148,8 +148,9 @@ def test_a_unit_of_work_that_is_tracked_already_is_found_or_restarted(
     added = create(engine, {**order, "tags": ["new"]}, on_duplicate=on_duplicate)
 
     now = Status.PENDING if expected is Added.RESTARTED else status
-    assert AddedRow(there, task, expected, now) == added
     row = columns(engine, there, OrderTracking)
+    assert AddedRow(there, row["celery_task_id"], expected, now) == added
+    assert (row["celery_task_id"] == task) == (expected is Added.EXISTING)
     assert (row["status"], row["tags"]) == (now, None)
 
 

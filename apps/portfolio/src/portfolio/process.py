@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 from tasktrail import Settings
@@ -52,18 +53,33 @@ def run_in_foreground(command: list[str], environment: Mapping[str, str]) -> int
     Returns:
         Its exit code; 128 plus the signal's number, as a shell has it, if a signal ended it.
     """
-    with subprocess.Popen(command, env=dict(environment)) as process:
-        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-        try:
-            while True:
-                try:
-                    code = process.wait()
-                    break
-                except KeyboardInterrupt:
-                    continue
-        finally:
-            signal.signal(signal.SIGTERM, before)
+    asked_to_end = False
+    started: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(_: int, __: FrameType | None) -> None:
+        nonlocal asked_to_end
+        asked_to_end = True
+        for process in started:
+            process.terminate()
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        with subprocess.Popen(command, env=dict(environment)) as process:
+            started.append(process)
+            if asked_to_end:  # while it was being started
+                process.terminate()
+            code = _wait(process)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return code if code >= 0 else 128 - code
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int:
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
 
 
 @contextmanager
