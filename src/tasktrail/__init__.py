@@ -5,6 +5,7 @@ The public names; anything not listed in ``__all__`` may change without notice.
 
 from tasktrail.celery import Enqueued, EnqueuedMany, Run, TrackedTask, Trail
 from tasktrail.errors import (
+    AttemptLost,
     BrokerUnavailable,
     ConfigurationError,
     DatabaseUnavailable,
@@ -13,17 +14,23 @@ from tasktrail.errors import (
     FencedOut,
     GiveUp,
     InvalidField,
+    LeaseExpired,
     NotDue,
     RetryIn,
     SchemaOutdated,
     TasktrailError,
+    TimeLimit,
     TrackingError,
     TrackingNotFound,
     Unavailable,
     UnknownDomain,
+    WaitFor,
+    WorkerLost,
     WrongState,
 )
+from tasktrail.filters import Filter
 from tasktrail.models import AttemptEntry, BaseTaskTracking, NaturalKey, Progress, TrackingOptions
+from tasktrail.prerequisites import Prerequisite, TrackingRef
 from tasktrail.retry import RetryPolicy
 from tasktrail.service import (
     BaseTaskTrackingService,
@@ -37,6 +44,7 @@ from tasktrail.states import TRANSITIONS, Status
 __all__ = [
     "TRANSITIONS",
     "AttemptEntry",
+    "AttemptLost",
     "BaseTaskTracking",
     "BaseTaskTrackingService",
     "BrokerUnavailable",
@@ -47,10 +55,13 @@ __all__ = [
     "Enqueued",
     "EnqueuedMany",
     "FencedOut",
+    "Filter",
     "GiveUp",
     "InvalidField",
+    "LeaseExpired",
     "NaturalKey",
     "NotDue",
+    "Prerequisite",
     "Progress",
     "RetryIn",
     "RetryPolicy",
@@ -59,13 +70,17 @@ __all__ = [
     "Settings",
     "Status",
     "TasktrailError",
+    "TimeLimit",
     "TrackedTask",
     "TrackingError",
     "TrackingNotFound",
     "TrackingOptions",
+    "TrackingRef",
     "Trail",
     "Unavailable",
     "UnknownDomain",
+    "WaitFor",
+    "WorkerLost",
     "WrongState",
     "handle_task_error",
     "retry_with_backoff",

@@ -21,6 +21,7 @@
     │   ├── WorkerLost               its process died
     │   ├── LeaseExpired             its machine is silent
     │   └── TimeLimit                it was killed for taking too long
+    ├── WaitFor                      raised by a job: run again when other rows have come so far
     ├── RetryIn                      raised by a job: try again after n seconds
     └── GiveUp                       raised by a job: never try this again
 
@@ -32,6 +33,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from typing import Literal
 
 ERROR_TEXT_LIMIT = 8 * 1024
 """Largest stored error text, in bytes of UTF-8 (DESIGN section 4)."""
@@ -174,6 +176,21 @@ class LeaseExpired(AttemptLost):
 
 class TimeLimit(AttemptLost):
     """The attempt ran longer than its hard time limit."""
+
+
+class WaitFor(TasktrailError):
+    """The job waits for other rows.
+
+    Raised by a body, it ends the attempt without counting it, commits what the body wrote in its session, and
+    runs the row again when its prerequisites are met. The worker is free meanwhile.
+    """
+
+    def __init__(
+        self, after: Iterable[object], *, if_unmet: Literal["cancel", "wait", "proceed"] = "proceed"
+    ) -> None:
+        self.after = tuple(after)
+        self.if_unmet = if_unmet
+        super().__init__(f"waits for {len(self.after)} other rows")
 
 
 class RetryIn(TasktrailError):

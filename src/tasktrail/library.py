@@ -8,7 +8,6 @@ from typing import Final
 
 from sqlalchemy import (
     BigInteger,
-    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -68,11 +67,14 @@ def library(schema: str | None) -> Library:
             Column("tracking_id", BigInteger, nullable=False),
             Column("needs_domain", String(63), nullable=False),
             Column("needs_id", BigInteger, nullable=False),
-            Column("cancel_if_unmet", Boolean, nullable=False),
+            Column("if_unmet", String(10), nullable=False),
             Column("met_at", moment),
             PrimaryKeyConstraint("domain", "tracking_id", "needs_domain", "needs_id"),
             CheckConstraint(
                 "(domain, tracking_id) <> (needs_domain, needs_id)", name="ck_tasktrail_prerequisites_self"
+            ),
+            CheckConstraint(
+                "if_unmet IN ('cancel', 'wait', 'proceed')", name="ck_tasktrail_prerequisites_if_unmet"
             ),
             Index(
                 "idx_tasktrail_prerequisites_unmet",

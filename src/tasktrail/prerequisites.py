@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, TypeAlias
 
-from sqlalchemy import func, select, text, tuple_
+from sqlalchemy import Connection, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
 
 from tasktrail import sweeps
 from tasktrail.errors import InvalidField, TrackingNotFound
 from tasktrail.guards import CLOCK, table_of
 from tasktrail.library import library
-from tasktrail.registry import Registry
-from tasktrail.states import Status
+from tasktrail.registry import Domain, Registry
+from tasktrail.states import ENDED, Status
 from tasktrail.tracker import Database
+
+IfUnmet: TypeAlias = Literal["cancel", "wait", "proceed"]
 
 
 class Reference(Protocol):
@@ -59,35 +62,39 @@ class Prerequisite:
     Attributes:
         ref: the row that must be COMPLETED.
         is_met: whether it is.
-        cancel_if_unmet: whether the waiting row is cancelled when it never will be.
+        if_unmet: what becomes of the waiting row when it never will be.
     """
 
     ref: TrackingRef
     is_met: bool
-    cancel_if_unmet: bool
+    if_unmet: IfUnmet
 
 
 def wait_for(
-    db: Database,
+    db: Session | Connection,
     registry: Registry,
     schema: str | None,
     waiting: Reference,
     needed: Iterable[Reference],
     *,
     is_new: bool,
-    cancel_if_unmet: bool = True,
-) -> None:
-    """Make a held row wait for others; if all of them are COMPLETED it is due at once.
+    if_unmet: IfUnmet = "cancel",
+) -> bool:
+    """Make a PENDING row wait for others; if all its prerequisites are met, it is due at once.
 
     Args:
         db: session or connection; the caller commits, together with the row.
         registry: the domains.
         schema: where the library's own tables are.
-        waiting: the row that waits, PENDING and without a due time.
+        waiting: the row that waits, PENDING.
         needed: the rows it waits for.
         is_new: the waiting row was added in this transaction, so nothing can wait for it yet.
-        cancel_if_unmet: cancel the waiting row when a needed one FAILED, was CANCELLED or is gone; else it
-            goes on waiting until an operator retries the needed one.
+        if_unmet: what happens when a needed row FAILED, was CANCELLED or is gone: ``"cancel"`` the waiting
+            row; let it ``"wait"`` until an operator retries the needed one; or ``"proceed"`` all the same,
+            so that the waiting row sees to it itself.
+
+    Returns:
+        Whether the row is held now.
 
     Raises:
         UnknownDomain: a needed row's domain is not registered.
@@ -96,33 +103,38 @@ def wait_for(
     """
     refs = sorted({TrackingRef(ref.domain, ref.id) for ref in needed})
     own = TrackingRef(waiting.domain, waiting.id)
-    table = library(schema).prerequisites
+    model = registry.get(own.domain).model
     if not is_new:
         # One at a time: two enqueues that each add half of a cycle would not see each other's half.
         db.execute(text("SELECT pg_advisory_xact_lock(hashtext('tasktrail prerequisites'))"))
         _refuse_cycle(db, schema, own, refs)
-    edges = [
-        {
-            "domain": own.domain,
-            "tracking_id": own.id,
-            "needs_domain": ref.domain,
-            "needs_id": ref.id,
-            "cancel_if_unmet": cancel_if_unmet,
-            "met_at": CLOCK if _status(db, registry, ref) is Status.COMPLETED else None,
-        }
-        for ref in refs
-    ]
-    for edge in edges:
-        statement = insert(table).values(edge)
-        met_at = func.coalesce(table.c.met_at, statement.excluded.met_at)
-        db.execute(
-            statement.on_conflict_do_update(
-                index_elements=["domain", "tracking_id", "needs_domain", "needs_id"],
-                set_={"cancel_if_unmet": statement.excluded.cancel_if_unmet, "met_at": met_at},
-            )
+    by_domain: dict[str, list[int]] = {}
+    for ref in refs:
+        by_domain.setdefault(ref.domain, []).append(ref.id)
+    table = library(schema).prerequisites
+    for domain, ids in by_domain.items():
+        met = _met(db, registry.get(domain), ids, if_unmet)
+        edge = {"domain": own.domain, "tracking_id": own.id, "needs_domain": domain, "if_unmet": if_unmet}
+        statement = insert(table)
+        statement = statement.on_conflict_do_update(
+            index_elements=["domain", "tracking_id", "needs_domain", "needs_id"],
+            set_={"if_unmet": statement.excluded.if_unmet, "met_at": None},
         )
-    model = registry.get(own.domain).model
+        db.execute(statement, [{**edge, "needs_id": needed_id} for needed_id in ids])
+        db.execute(
+            update(table)
+            .where(
+                table.c.domain == own.domain,
+                table.c.tracking_id == own.id,
+                table.c.needs_domain == domain,
+                table.c.needs_id == func.any(met),
+            )
+            .values(met_at=CLOCK)
+        )
+    if db.execute(sweeps.hold_if_prerequisites_unmet(model, schema), {"ids": [own.id]}).first():
+        return True
     db.execute(sweeps.make_due_if_prerequisites_met(model, schema), {"ids": [own.id]})
+    return False
 
 
 def prerequisites_of(db: Database, schema: str | None, waiting: Reference) -> list[Prerequisite]:
@@ -134,7 +146,7 @@ def prerequisites_of(db: Database, schema: str | None, waiting: Reference) -> li
         .order_by(table.c.needs_domain, table.c.needs_id)
     )
     return [
-        Prerequisite(TrackingRef(row.needs_domain, row.needs_id), row.met_at is not None, row.cancel_if_unmet)
+        Prerequisite(TrackingRef(row.needs_domain, row.needs_id), row.met_at is not None, row.if_unmet)
         for row in rows
     ]
 
@@ -155,13 +167,20 @@ def has_unmet(db: Database, schema: str | None, waiting: Reference) -> bool:
     return any(not prerequisite.is_met for prerequisite in prerequisites_of(db, schema, waiting))
 
 
-def _status(db: Database, registry: Registry, ref: TrackingRef) -> Status:
-    table = table_of(registry.get(ref.domain).model)
-    query = select(table.c.status).where(table.c.id == ref.id).with_for_update(read=True, key_share=True)
-    status = db.execute(query).scalar()
-    if status is None:
-        raise TrackingNotFound(ref.domain, ref.id, "is named as a prerequisite, but there is no such row")
-    return Status(status)
+def _met(db: Database, domain: Domain, ids: list[int], if_unmet: IfUnmet) -> list[int]:
+    """Return which of these rows are met already; all of them are kept from being deleted meanwhile."""
+    table = table_of(domain.model)
+    query = select(table.c.id, table.c.status).where(table.c.id == func.any(ids))
+    states = {
+        row.id: Status(row.status) for row in db.execute(query.with_for_update(read=True, key_share=True))
+    }
+    for needed_id in ids:
+        if needed_id not in states:
+            raise TrackingNotFound(
+                domain.name, needed_id, "is named as a prerequisite, but there is no such row"
+            )
+    enough = ENDED if if_unmet == "proceed" else {Status.COMPLETED}
+    return [needed_id for needed_id, status in states.items() if status in enough]
 
 
 def _refuse_cycle(db: Database, schema: str | None, own: TrackingRef, refs: list[TrackingRef]) -> None:

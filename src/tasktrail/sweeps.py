@@ -201,7 +201,7 @@ def forget_prerequisites_of_absent(model: Model, schema: str | None) -> Delete:
 
 @built_once
 def meet_prerequisites_on(model: Model, schema: str | None) -> ReturningUpdate[Any]:
-    """Mark the prerequisites that wait for rows of this domain which are COMPLETED by now."""
+    """Mark prerequisites on rows of this domain as met: COMPLETED, or ended where that will do."""
     table = table_of(model)
     needs = library(schema).prerequisites
     return (
@@ -210,7 +210,7 @@ def meet_prerequisites_on(model: Model, schema: str | None) -> ReturningUpdate[A
             needs.c.needs_domain == model.__tracking__.domain,
             needs.c.met_at.is_(None),
             needs.c.needs_id == table.c.id,
-            in_state(table, Status.COMPLETED),
+            in_state(table, Status.COMPLETED) | (in_state(table, *ENDED) & (needs.c.if_unmet == "proceed")),
         )
         .values(met_at=CLOCK)
         .returning(needs.c.domain, needs.c.tracking_id)
@@ -308,7 +308,7 @@ def broken_prerequisites(model: Model, needed: Model, schema: str | None) -> Sel
         .where(
             needs.c.domain == model.__tracking__.domain,
             needs.c.needs_domain == needed.__tracking__.domain,
-            needs.c.cancel_if_unmet,
+            needs.c.if_unmet == "cancel",
             needs.c.met_at.is_(None),
             other.c.id.is_(None) | in_state(other, *(ENDED - {Status.COMPLETED})),
             held,

@@ -28,12 +28,14 @@ from tasktrail.errors import (
     DatabaseUnavailable,
     FencedOut,
     NotDue,
+    TasktrailError,
     TrackingNotFound,
+    WaitFor,
     WrongState,
     describe,
 )
-from tasktrail.registry import Domain
-from tasktrail.retry import Decision, Retry
+from tasktrail.registry import Domain, Registry
+from tasktrail.retry import Decision, NoRetry, Retry
 from tasktrail.tracker import Claim, Database, Outcome
 
 logger = logging.getLogger(__name__)
@@ -47,6 +49,7 @@ class WorkerParts:
     """What all executions of a worker process share.
 
     Attributes:
+        registry: the domains.
         engines: the process's database engines.
         publisher: sends the message of a retry.
         heartbeats: renews the leases of running rows.
@@ -56,6 +59,7 @@ class WorkerParts:
         patience: how long an attempt waits for a database that went away, in seconds.
     """
 
+    registry: Registry
     engines: Engines
     publisher: Publisher
     heartbeats: Heartbeats
@@ -102,13 +106,16 @@ class Execution:
             Exception: what the body raised, when the row is FAILED.
         """
         claim = self._claim(task, tracking_id)
-        run: Run[Any] = Run(self.domain.model, claim, self.parts.engines)
-        self.parts.heartbeats.add(run)
+        parts = self.parts
+        run: Run[Any] = Run(self.domain.model, claim, parts.engines, parts.registry, parts.schema)
+        parts.heartbeats.add(run)
         try:
             result = self._run(run)
             self._complete(run)
         except FencedOut as stale:
             self._give_way(stale)
+        except WaitFor as wait:
+            self._defer(task, run, wait)
         except CeleryRetry as error:
             self._fail(task, run, error, Retry(_seconds_until(error.when)))
         except asyncio.CancelledError as error:
@@ -121,7 +128,7 @@ class Execution:
         except BaseException as error:  # noqa: BLE001  # whatever the body raises is recorded in the row
             self._fail(task, run, error, self._decide(claim, error))
         finally:
-            self.parts.heartbeats.remove(run)
+            parts.heartbeats.remove(run)
             run.close()
         return result
 
@@ -154,6 +161,9 @@ class Execution:
         try:
             result = await self.body(run)
             await run.complete_in_asession()
+        except WaitFor as wait:
+            await run.defer_in_asession(wait)
+            raise
         finally:
             await run.aclose()
         return result
@@ -182,6 +192,17 @@ class Execution:
                     raise
                 time.sleep(pause)
                 pause = min(pause * 2, 1.0)
+
+    def _defer(self, task: Task[Any, Any], run: Run[Any], wait: WaitFor) -> NoReturn:
+        try:
+            run.defer(wait)
+        except FencedOut as stale:
+            self._give_way(stale)
+        except TasktrailError as error:
+            self._fail(task, run, error, NoRetry("what it waits for cannot be waited for"))
+        if not run.is_held:
+            self.parts.publisher.send([self._message(task, run.id, 0.0)])
+        raise Ignore(str(wait)) from wait
 
     def _decide(self, claim: Claim, error: BaseException) -> Decision:
         return self.domain.policy.decide(

@@ -12,8 +12,10 @@ from sqlalchemy.orm import Session
 
 from tasktrail import tracker
 from tasktrail.engines import Engines
-from tasktrail.errors import ConfigurationError
+from tasktrail.errors import ConfigurationError, WaitFor
 from tasktrail.models import BaseTaskTracking
+from tasktrail.prerequisites import Prerequisite, TrackingRef, prerequisites_of, wait_for
+from tasktrail.registry import Registry
 from tasktrail.states import Status
 from tasktrail.tracker import Claim
 
@@ -33,10 +35,20 @@ class Run(Generic[ModelT]):
         number: which attempt this is, from 1.
         max_attempts: how many may fail.
         completed: whether the row is COMPLETED already.
+        is_held: whether the row, given back, waits for others; ``None`` while it was not given back.
     """
 
-    def __init__(self, model: type[ModelT], claim: Claim, engines: Engines) -> None:
+    def __init__(
+        self,
+        model: type[ModelT],
+        claim: Claim,
+        engines: Engines,
+        registry: Registry,
+        schema: str | None,
+    ) -> None:
         self.model = model
+        self._registry = registry
+        self._schema = schema
         self.fence = claim.fence
         self._claim = claim
         self._engines = engines
@@ -47,6 +59,7 @@ class Run(Generic[ModelT]):
         self.number = claim.fence.attempts + 1
         self.max_attempts = claim.max_attempts
         self.completed = False
+        self.is_held: bool | None = None
         self._note: str | None = None
         self._stop_reason: str | None = None
         self._on_stop: Callable[[], None] | None = None
@@ -184,6 +197,46 @@ class Run(Generic[ModelT]):
                 tracker.complete(session, self.model, self.fence, note=self._note)
                 session.commit()
         self.completed = True
+
+    def defer(self, wait: WaitFor) -> None:
+        """Give the row back and hold it until its prerequisites are met, in the transaction of ``session``.
+
+        Args:
+            wait: what the body raised.
+
+        Raises:
+            FencedOut: this attempt was superseded; what the body wrote in ``session`` is rolled back.
+            TrackingNotFound: a prerequisite does not exist; likewise.
+            InvalidField: the row would wait for itself; likewise.
+        """
+        if self.is_held is None:
+            with self._engines.errors(), self._session or Session(self._engines.sync) as session:
+                self.is_held = self._hold(session, wait)
+                session.commit()
+
+    async def defer_in_asession(self, wait: WaitFor) -> None:
+        """Like ``defer``, in the transaction of ``asession``, if the body used it."""
+        if self._asession is None:
+            return
+        with self._engines.errors():
+            async with self._asession as session:
+                self.is_held = await session.run_sync(self._hold, wait)
+                await session.commit()
+
+    def prerequisites(self) -> list[Prerequisite]:
+        """List the rows that this one was enqueued after, or raised ``WaitFor`` about, so far."""
+        with self._engines.pooled() as db:
+            return prerequisites_of(db, self._schema, TrackingRef(self.domain, self.id))
+
+    async def aprerequisites(self) -> list[Prerequisite]:
+        """Like ``prerequisites``, for coroutines."""
+        return await asyncio.to_thread(self.prerequisites)
+
+    def _hold(self, db: Session, wait: WaitFor) -> bool:
+        tracker.release(db, self.model, self.fence)
+        ref = TrackingRef(self.domain, self.id)
+        after: Any = wait.after
+        return wait_for(db, self._registry, self._schema, ref, after, is_new=False, if_unmet=wait.if_unmet)
 
     async def complete_in_asession(self) -> None:
         """End the row as COMPLETED in the transaction of ``asession``, if the body used it.

@@ -23,6 +23,7 @@ from tasktrail.errors import InvalidField, clean_text
 from tasktrail.filters import Filter
 from tasktrail.models import BaseTaskTracking
 from tasktrail.prerequisites import (
+    IfUnmet,
     Prerequisite,
     Reference,
     TrackingRef,
@@ -83,7 +84,7 @@ class _Request:
     fields: dict[str, Any]
     on_duplicate: OnDuplicate
     after: tuple[Reference, ...]
-    cancel_if_unmet: bool
+    if_unmet: IfUnmet
 
 
 class TrackedTask(Generic[ModelT]):
@@ -116,7 +117,7 @@ class TrackedTask(Generic[ModelT]):
         *,
         on_duplicate: OnDuplicate = "return",
         after: Collection[Reference] = (),
-        cancel_if_unmet: bool = True,
+        if_unmet: IfUnmet = "cancel",
         **fields: Any,
     ) -> Enqueued:
         """Add a row and send its message, or find the row that tracks the same unit of work.
@@ -128,7 +129,8 @@ class TrackedTask(Generic[ModelT]):
                 is FAILED or CANCELLED, else return it; or raise an ``"error"``.
             after: rows, of any domain, that must be COMPLETED before this one starts; it is due when they
                 are. A row that was there already and goes on keeps the prerequisites it has.
-            cancel_if_unmet: cancel the row when one of those fails or is cancelled; else it goes on waiting.
+            if_unmet: when one of those fails or is cancelled, ``"cancel"`` the row, let it ``"wait"`` for an
+                operator, or ``"proceed"``.
             **fields: the domain's columns, and ``max_attempts`` or ``next_attempt_at`` if wanted.
 
         Returns:
@@ -142,7 +144,7 @@ class TrackedTask(Generic[ModelT]):
             BrokerUnavailable: the broker cannot be reached; nothing was written. With a session of yours
                 the broker is not asked first: the row is kept and maintenance sends its message.
         """
-        request = _Request(self._with_defaults(fields), on_duplicate, tuple(after), cancel_if_unmet)
+        request = _Request(self._with_defaults(fields), on_duplicate, tuple(after), if_unmet)
         if session is not None:
             row = self._write(session, request, self._publisher.send)
             return self._enqueued(row)
@@ -164,7 +166,7 @@ class TrackedTask(Generic[ModelT]):
         *,
         on_duplicate: OnDuplicate = "return",
         after: Collection[Reference] = (),
-        cancel_if_unmet: bool = True,
+        if_unmet: IfUnmet = "cancel",
         **fields: Any,
     ) -> Enqueued:
         """Like ``enqueue``, for coroutines; the broker is talked to on another thread."""
@@ -173,10 +175,10 @@ class TrackedTask(Generic[ModelT]):
                 self.enqueue,
                 on_duplicate=on_duplicate,
                 after=after,
-                cancel_if_unmet=cancel_if_unmet,
+                if_unmet=if_unmet,
                 **fields,
             )
-        request = _Request(self._with_defaults(fields), on_duplicate, tuple(after), cancel_if_unmet)
+        request = _Request(self._with_defaults(fields), on_duplicate, tuple(after), if_unmet)
         row = await session.run_sync(lambda db: self._write(db, request, self._send_from_coroutine))
         return self._enqueued(row)
 
@@ -331,7 +333,7 @@ class TrackedTask(Generic[ModelT]):
                 ref,
                 request.after,
                 is_new=row.outcome is Added.CREATED,
-                cancel_if_unmet=request.cancel_if_unmet,
+                if_unmet=request.if_unmet,
             )
         may_wait = bool(request.after) or row.outcome is Added.RESTARTED
         if row.id not in self._hold(db, [row.id] if may_wait else []):

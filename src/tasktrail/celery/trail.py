@@ -121,6 +121,7 @@ class Trail:
         self.heartbeats = Heartbeats(self.engines, settings.heartbeat_interval)
         self._tasks: dict[str, TrackedTask[Any]] = {}
         self._parts = WorkerParts(
+            registry=self.registry,
             engines=self.engines,
             publisher=self.publisher,
             heartbeats=self.heartbeats,

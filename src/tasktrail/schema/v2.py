@@ -30,11 +30,14 @@ def upgrade(op: Operations | ModuleType, *, schema: str | None = None) -> None:
         sa.Column("tracking_id", sa.BigInteger, nullable=False),
         sa.Column("needs_domain", sa.String(63), nullable=False),
         sa.Column("needs_id", sa.BigInteger, nullable=False),
-        sa.Column("cancel_if_unmet", sa.Boolean, nullable=False),
+        sa.Column("if_unmet", sa.String(10), nullable=False),
         sa.Column("met_at", moment),
         sa.PrimaryKeyConstraint("domain", "tracking_id", "needs_domain", "needs_id"),
         sa.CheckConstraint(
             "(domain, tracking_id) <> (needs_domain, needs_id)", name="ck_tasktrail_prerequisites_self"
+        ),
+        sa.CheckConstraint(
+            "if_unmet IN ('cancel', 'wait', 'proceed')", name="ck_tasktrail_prerequisites_if_unmet"
         ),
         schema=schema,
     )

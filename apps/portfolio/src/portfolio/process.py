@@ -44,7 +44,8 @@ def worker_environment(settings: Settings, **more: str) -> dict[str, str]:
 def run_in_foreground(command: list[str], environment: Mapping[str, str]) -> int:
     """Run a process in our place: it gets the SIGTERM that is meant for us, and we outlive it.
 
-    Ctrl-C needs no passing on, since a terminal sends it to both.
+    Ctrl-C needs no passing on, since a terminal sends it to both. We must not ignore it in the system's
+    sense, which the process would inherit.
 
     Args:
         command: its command line.
@@ -56,30 +57,24 @@ def run_in_foreground(command: list[str], environment: Mapping[str, str]) -> int
     asked_to_end = False
     started: list[subprocess.Popen[bytes]] = []
 
-    def pass_on(_: int, __: FrameType | None) -> None:
+    def pass_on(number: int, _: FrameType | None) -> None:
         nonlocal asked_to_end
-        asked_to_end = True
-        for process in started:
-            process.terminate()
+        if number == signal.SIGTERM:
+            asked_to_end = True
+            for process in started:
+                process.terminate()
 
-    before = signal.signal(signal.SIGTERM, pass_on)
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         with subprocess.Popen(command, env=dict(environment)) as process:
             started.append(process)
             if asked_to_end:  # while it was being started
                 process.terminate()
-            code = _wait(process)
+            code = process.wait()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return code if code >= 0 else 128 - code
-
-
-def _wait(process: subprocess.Popen[bytes]) -> int:
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue
 
 
 @contextmanager

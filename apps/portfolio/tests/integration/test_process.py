@@ -11,13 +11,22 @@ import pytest
 
 from portfolio.process import run_in_foreground
 
-TELL_THE_PARENT = "import os, signal; os.kill(os.getppid(), signal.{}); signal.pause()"
-END_IN_PEACE = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); "
-COUNT_AND_GO_ON = """
+ASK_THE_PARENT = "import os, signal; os.kill(os.getppid(), signal.SIGTERM); signal.pause()"
+ASK_THE_PARENT_AND_END_IN_PEACE = """
 import os, signal, sys
-for _ in range(3):
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+os.kill(os.getppid(), signal.SIGTERM)
+sys.exit(7 if signal.sigwait([signal.SIGTERM]) == signal.SIGTERM else 1)
+"""
+INTERRUPT_THE_PARENT = """
+import os, signal, sys
+for _ in range(20):
     os.kill(os.getppid(), signal.SIGINT)
 sys.exit(5)
+"""
+SAY_WHAT_IS_IGNORED = """
+import signal, sys
+sys.exit(sum(signal.getsignal(number) is signal.SIG_IGN for number in (signal.SIGINT, signal.SIGTERM)))
 """
 
 
@@ -31,16 +40,17 @@ def outcome(code: str) -> int:
         ("", 0),
         ("import sys; sys.exit(3)", 3),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 128 + 9),
-        (TELL_THE_PARENT.format("SIGTERM"), 128 + 15),
-        (END_IN_PEACE + TELL_THE_PARENT.format("SIGTERM"), 7),
-        (COUNT_AND_GO_ON, 5),
+        (ASK_THE_PARENT, 128 + 15),
+        (ASK_THE_PARENT_AND_END_IN_PEACE, 7),
+        (INTERRUPT_THE_PARENT, 5),
+        (SAY_WHAT_IS_IGNORED, 0),
     ],
 )
 def test_we_end_with_the_process_and_as_it_did(code: str, expected: int) -> None:
-    before = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
 
     assert outcome(code) == expected
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
 def test_a_program_that_is_not_there_leaves_the_signals_as_they_were(tmp_path: Path) -> None:
