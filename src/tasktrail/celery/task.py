@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any, Final, Generic, TypeVar
 
 from celery import Task
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
@@ -21,6 +22,7 @@ from tasktrail.celery.outbox import Send, send_after_commit
 from tasktrail.celery.publish import Message
 from tasktrail.errors import InvalidField, clean_text
 from tasktrail.filters import Filter
+from tasktrail.guards import table_of
 from tasktrail.models import BaseTaskTracking
 from tasktrail.prerequisites import (
     IfUnmet,
@@ -300,6 +302,23 @@ class TrackedTask(Generic[ModelT]):
             cancelled += len(ids)
             if not ids:
                 return cancelled
+
+    def count_where(self, chosen: Filter, states: Collection[Status]) -> int:
+        """Count the rows of a filter that are in one of these states.
+
+        Args:
+            chosen: which rows.
+            states: the states that count.
+
+        Raises:
+            InvalidField: the filter names an unknown column.
+        """
+        table = table_of(self.domain.model)
+        query = select(func.count()).where(
+            table.c.status.in_(sorted(states)), *chosen.conditions(self.domain.model)
+        )
+        with self._engines.pooled() as db:
+            return db.execute(query).scalar_one()
 
     def prerequisites(self, tracking_id: int) -> list[Prerequisite]:
         """List the rows that a row waits for or waited for."""

@@ -1,0 +1,106 @@
+"""``tasktrail cancel`` and ``tasktrail retry``: an operator's hand on single rows and on filters."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from tasktrail.celery import TrackedTask
+from tasktrail.cli.application import trail_of
+from tasktrail.errors import ConfigurationError
+from tasktrail.filters import Filter
+from tasktrail.states import ACTIVE, REVIVABLE, Status
+
+Domain = Annotated[str, typer.Argument(help="The domain, e.g. exchange_rate.")]
+Ids = Annotated[list[int] | None, typer.Argument(help="The rows; leave out to use the options instead.")]
+States = Annotated[list[Status] | None, typer.Option("--status", help="Only rows in this state; repeatable.")]
+Error = Annotated[str | None, typer.Option("--error", help="Only rows whose error holds this text.")]
+Since = Annotated[
+    datetime | None, typer.Option("--since", help="Only rows created at this UTC time or later.")
+]
+Before = Annotated[datetime | None, typer.Option("--before", help="Only rows created before this UTC time.")]
+Everything = Annotated[bool, typer.Option("--all", help="Every row of the domain that can be.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+def retry(
+    context: typer.Context,
+    domain: Domain,
+    ids: Ids = None,
+    status: States = None,
+    error: Error = None,
+    since: Since = None,
+    before: Before = None,
+    everything: Everything = False,
+    yes: Yes = False,
+) -> None:
+    """Start FAILED and CANCELLED rows again; their attempts stay in the log."""
+    trail = trail_of(context)
+    try:
+        task = trail.task_of(domain)
+        for tracking_id in ids or ():
+            started = task.retry(tracking_id)
+            typer.echo(f"{domain} {started.id}: {started.status}")
+        if not ids:
+            chosen = _filter(status, error, since, before, everything=everything)
+            count = _confirmed(task, chosen, REVIVABLE, sure=yes)
+            typer.echo(f"{task.retry_where(chosen)} rows started again" if count else "no row matches")
+    finally:
+        trail.engines.dispose()
+
+
+def cancel(
+    context: typer.Context,
+    domain: Domain,
+    ids: Ids = None,
+    reason: Annotated[str, typer.Option(help="Why; kept in the row.")] = "cancelled by an operator",
+    status: States = None,
+    error: Error = None,
+    since: Since = None,
+    before: Before = None,
+    everything: Everything = False,
+    yes: Yes = False,
+) -> None:
+    """Cancel PENDING rows at once, and PROCESSING rows at their worker's next heartbeat."""
+    trail = trail_of(context)
+    try:
+        task = trail.task_of(domain)
+        for tracking_id in ids or ():
+            task.cancel(tracking_id, reason)
+            typer.echo(f"{domain} {tracking_id}: CANCELLED")
+        if not ids:
+            chosen = _filter(status, error, since, before, everything=everything)
+            count = _confirmed(task, chosen, ACTIVE, sure=yes)
+            typer.echo(f"{task.cancel_where(chosen, reason)} rows cancelled" if count else "no row matches")
+    finally:
+        trail.engines.dispose()
+
+
+def _filter(
+    states: list[Status] | None,
+    error: str | None,
+    since: datetime | None,
+    before: datetime | None,
+    *,
+    everything: bool,
+) -> Filter:
+    if not (states or error or since or before or everything):
+        raise ConfigurationError(
+            "name rows by their ids, or by --status, --error, --since, --before, or --all"
+        )
+    return Filter(
+        states=states or (),
+        error=error,
+        created_from=since and since.replace(tzinfo=UTC),
+        created_before=before and before.replace(tzinfo=UTC),
+    )
+
+
+def _confirmed(task: TrackedTask[Any], chosen: Filter, states: frozenset[Status], *, sure: bool) -> int:
+    """Return how many rows are meant, after the operator has agreed to that number."""
+    count = task.count_where(chosen, states)
+    if count and not sure:
+        typer.confirm(f"{count} rows of {task.domain.name}, go on?", abort=True)
+    return count
