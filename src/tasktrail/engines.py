@@ -27,6 +27,8 @@ CONNECTION_ERRORS: Final = (
 """What SQLAlchemy and the driver raise when a connection fails, among other things."""
 
 Durability: TypeAlias = Literal["durable", "relaxed"]
+Kind: TypeAlias = Literal["transactions", "durable", "relaxed"]
+"""An engine for sessions, and one for each kind of connection on which every statement commits."""
 
 _LENT: Final = "tasktrail.lent"
 
@@ -37,7 +39,7 @@ class _Made:
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.lock = threading.Lock()
-        self.engines: dict[Durability, Engine] = {}
+        self.engines: dict[Kind, Engine] = {}
         self.asynchronous: AsyncEngine | None = None
         self.connections = threading.local()
 
@@ -71,7 +73,7 @@ class Engines:
     @property
     def sync(self) -> Engine:
         """The engine for sync sessions."""
-        return self._engine("durable")
+        return self._engine("transactions")
 
     @property
     def asynchronous(self) -> AsyncEngine:
@@ -79,7 +81,9 @@ class Engines:
         made = self._of_this_process()
         with made.lock:
             if made.asynchronous is None:
-                made.asynchronous = create_async_engine(self._url, connect_args=self._arguments("durable"))
+                made.asynchronous = create_async_engine(
+                    self._url, connect_args=self._arguments("transactions")
+                )
                 _replace_dropped(made.asynchronous.sync_engine)
             return made.asynchronous
 
@@ -95,7 +99,7 @@ class Engines:
             DatabaseUnavailable: the server cannot be reached, or went away.
         """
         with self.errors(), self._engine(durability).connect() as connection:
-            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+            yield connection
 
     @contextmanager
     def kept(self, durability: Durability = "durable") -> Iterator[Direct]:
@@ -128,12 +132,12 @@ class Engines:
     def dispose(self) -> None:
         """Close this thread's connections and the pools of the sync engines."""
         made = self._of_this_process()
-        for durability in list(made.engines):
-            held: Direct | None = getattr(made.connections, durability, None)
+        for kind in list(made.engines):
+            held: Direct | None = getattr(made.connections, kind, None)
             if held is not None:
                 held.close()
-                setattr(made.connections, durability, None)
-            made.engines.pop(durability).dispose()
+                setattr(made.connections, kind, None)
+            made.engines.pop(kind).dispose()
 
     def _kept(self, durability: Durability) -> Direct:
         made = self._of_this_process()
@@ -143,26 +147,34 @@ class Engines:
                 return held
             setattr(made.connections, durability, None)  # before a reconnection that may fail
             held.close()
-        connection = self._engine(durability).connect()
-        fresh = Direct(connection.execution_options(isolation_level="AUTOCOMMIT"))
+        fresh = Direct(self._engine(durability).connect())
         setattr(made.connections, durability, fresh)
         return fresh
 
-    def _engine(self, durability: Durability) -> Engine:
+    def _engine(self, kind: Kind) -> Engine:
         made = self._of_this_process()
-        engine = made.engines.get(durability)
+        engine = made.engines.get(kind)
         if engine is None:
             with made.lock:
-                engine = made.engines.get(durability)
+                engine = made.engines.get(kind)
                 if engine is None:
-                    engine = create_engine(self._url, connect_args=self._arguments(durability))
+                    engine = self._create(kind)
                     _replace_dropped(engine)
-                    made.engines[durability] = engine
+                    made.engines[kind] = engine
         return engine
 
-    def _arguments(self, durability: Durability) -> dict[str, object]:
+    def _create(self, kind: Kind) -> Engine:
+        arguments = self._arguments(kind)
+        if kind == "transactions":
+            return create_engine(self._url, connect_args=arguments)
+        # Nothing is open when such a connection goes back, so there is nothing to roll back.
+        return create_engine(
+            self._url, connect_args=arguments, isolation_level="AUTOCOMMIT", pool_reset_on_return=None
+        )
+
+    def _arguments(self, kind: Kind) -> dict[str, object]:
         options = "-c timezone=UTC"
-        if durability == "relaxed":
+        if kind == "relaxed":
             options += " -c synchronous_commit=off"
         return {
             "connect_timeout": self._connect_timeout,

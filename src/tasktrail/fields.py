@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.types import JSON, TypeEngine
 
 from tasktrail.errors import InvalidField
-from tasktrail.models import STANDARD_COLUMNS, BaseTaskTracking
+from tasktrail.models import STANDARD_COLUMNS, BaseTaskTracking, built_once
 
 SETTABLE: Final = frozenset({"max_attempts", "next_attempt_at", "celery_task_id"})
 """Standard columns that whoever creates a row may set."""
@@ -82,6 +82,7 @@ def checked(
     return dict(fields)
 
 
+@built_once
 def domain_columns(model: type[BaseTaskTracking]) -> dict[str, Column[Any]]:
     """Return the columns a domain adds to the standard ones, by name, in table order."""
     table = model.__table__  # type: ignore[attr-defined]  # set by SQLAlchemy on mapped classes

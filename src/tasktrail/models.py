@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Final, TypedDict
+from functools import cache
+from typing import Any, ClassVar, Final, ParamSpec, TypedDict, TypeVar, cast
 
 from sqlalchemy import (
     BigInteger,
@@ -25,6 +26,9 @@ from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 from sqlalchemy.schema import SchemaItem
 
 from tasktrail.states import Status
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 ATTEMPT_LOG_LIMIT: Final = 50
 """How many entries of ``attempt_log`` are kept, the newest (DESIGN section 4)."""
@@ -122,9 +126,7 @@ class BaseTaskTracking:
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True, sort_order=-100)
     status: Mapped[str] = mapped_column(String(20), server_default=Status.PENDING.value, sort_order=100)
     created_at: Mapped[datetime] = mapped_column(_utc(), server_default=func.now(), sort_order=101)
-    updated_at: Mapped[datetime] = mapped_column(
-        _utc(), server_default=func.now(), onupdate=func.now(), sort_order=102
-    )
+    updated_at: Mapped[datetime] = mapped_column(_utc(), server_default=func.now(), sort_order=102)
     started_at: Mapped[datetime | None] = mapped_column(_utc(), sort_order=103)
     completed_at: Mapped[datetime | None] = mapped_column(_utc(), sort_order=104)
     error_message: Mapped[str | None] = mapped_column(Text, sort_order=105)
@@ -156,6 +158,11 @@ STANDARD_COLUMNS: Final = tuple(
     name for name in BaseTaskTracking.__annotations__ if not name.startswith("__")
 )
 """Names of the columns every tracking table has."""
+
+
+def built_once(build: Callable[P, R]) -> Callable[P, R]:
+    """Cache what is made from a model, e.g. a statement, with the signature kept for the type checker."""
+    return cast("Callable[P, R]", cache(build))
 
 
 def standard_constraints(domain: str) -> list[CheckConstraint]:

@@ -31,11 +31,10 @@ from tasktrail.guards import (
     CLOCK,
     Model,
     Write,
-    built_once,
     cancelled,
     due_in,
     failure,
-    in_state,
+    is_now,
     let_go,
     literal_state,
     revived,
@@ -43,6 +42,7 @@ from tasktrail.guards import (
     this_row,
 )
 from tasktrail.guards import owned as _owned
+from tasktrail.models import built_once
 from tasktrail.states import ACTIVE, REVIVABLE, Status, sources
 
 # Creating rows
@@ -88,7 +88,7 @@ def mark_dispatched_if_pending(model: Model) -> Write:
         update(table)
         .where(
             table.c.id == func.any(bindparam("ids", type_=ARRAY(BigInteger))),
-            in_state(table, Status.PENDING),
+            is_now(table, Status.PENDING),
         )
         .values(dispatched_at=CLOCK)
         .returning(table.c.id)
@@ -106,7 +106,7 @@ def claim_if_pending_and_due(model: Model) -> Write:
         update(table)
         .where(
             this_row(table),
-            in_state(table, *sources(Status.PROCESSING)),
+            is_now(table, *sources(Status.PROCESSING)),
             table.c.next_attempt_at <= CLOCK,
         )
         .values(
@@ -224,7 +224,7 @@ def cancel_if_active(model: Model) -> Write:
     table = table_of(model)
     return (
         update(table)
-        .where(this_row(table), in_state(table, *ACTIVE))
+        .where(this_row(table), is_now(table, *ACTIVE))
         .values(**cancelled(table))
         .returning(table.c.id)
     )
@@ -236,7 +236,7 @@ def revive_if_ended(model: Model) -> Write:
     table = table_of(model)
     return (
         update(table)
-        .where(this_row(table), in_state(table, *REVIVABLE))
+        .where(this_row(table), is_now(table, *REVIVABLE))
         .values(**revived(table))
         .returning(table.c.id, table.c.celery_task_id)
     )
@@ -262,7 +262,7 @@ def move_if_allowed(model: Model, target: Status) -> Write:
         return cancel_if_active(model)
     return (
         update(table)
-        .where(this_row(table), in_state(table, *sources(target)))
+        .where(this_row(table), is_now(table, *sources(target)))
         .values(status=literal_state(target), **values[target])
         .returning(table.c.id)
     )

@@ -38,16 +38,17 @@ from tasktrail.guards import (
     CLOCK,
     Model,
     Write,
-    built_once,
     cancelled,
     failure,
     in_state,
+    is_now,
     let_go,
     literal_state,
     revived,
     table_of,
 )
 from tasktrail.library import library
+from tasktrail.models import built_once
 from tasktrail.states import ACTIVE, ENDED, REVIVABLE, Status
 
 
@@ -99,7 +100,7 @@ def forget_dispatch_if_unchanged(model: Model) -> Write:
         update(table)
         .where(
             table.c.id == bindparam("row_id"),
-            in_state(table, Status.PENDING),
+            is_now(table, Status.PENDING),
             table.c.dispatched_at == bindparam("marked_at"),
         )
         .values(dispatched_at=null())
@@ -125,7 +126,7 @@ def renew_leases_if_owned(model: Model) -> Write:
         update(table)
         .where(
             table.c.id == fences.c.id,
-            in_state(table, Status.PROCESSING),
+            is_now(table, Status.PROCESSING),
             table.c.attempts == fences.c.attempts,
             table.c.celery_task_id.is_not_distinct_from(fences.c.celery_task_id),
             table.c.started_at == fences.c.started_at,
@@ -247,7 +248,7 @@ def make_due_if_prerequisites_met(model: Model, schema: str | None) -> Write:
         update(table)
         .where(
             table.c.id == func.any(bindparam("ids")),
-            in_state(table, Status.PENDING),
+            is_now(table, Status.PENDING),
             table.c.next_attempt_at.is_(None),
             _waiting_with(table, model, needs, met),
             ~_waiting_with(table, model, needs, ~met),
@@ -266,7 +267,7 @@ def hold_if_prerequisites_unmet(model: Model, schema: str | None) -> Write:
         update(table)
         .where(
             table.c.id == func.any(bindparam("ids")),
-            in_state(table, Status.PENDING),
+            is_now(table, Status.PENDING),
             _waiting_with(table, model, needs, needs.c.met_at.is_(None)),
         )
         .values(next_attempt_at=null(), updated_at=CLOCK)
@@ -326,7 +327,7 @@ def cancel_if_held(model: Model) -> Write:
         update(table)
         .where(
             table.c.id == bindparam("row_id"),
-            in_state(table, Status.PENDING),
+            is_now(table, Status.PENDING),
             table.c.next_attempt_at.is_(None),
         )
         .values(

@@ -22,7 +22,7 @@ from tasktrail.embedded import EmbeddedRedis
 from tests.rabbitmq import RabbitMQ
 
 ROOT: Final = Path(__file__).parents[2]
-STOP_SECONDS: Final = 15.0
+STOP_SECONDS: Final = 5.0
 KNOWN_DESERTION: Final = "AttributeError(\"'NoneType' object has no attribute 'hostname'\")"
 """How a worker of Celery and kombu 5.7 ends that loses Redis while it has messages: kombu fails to put them back
 on a connection that it has given up. A supervisor starts another one, here as in production."""

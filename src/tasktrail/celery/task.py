@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final, Generic, TypeVar
+from uuid import uuid4
 
 from celery import Task
 from sqlalchemy import func, select
@@ -207,12 +208,18 @@ class TrackedTask(Generic[ModelT]):
         self._publisher.require_broker()
         remaining = iter(rows)
         asked = created = dispatched = 0
-        while batch := [self._with_defaults(row) for row in islice(remaining, batch_size)]:
+        while batch := [
+            {"celery_task_id": str(uuid4()), **self._with_defaults(row)}
+            for row in islice(remaining, batch_size)
+        ]:
             with self._engines.pooled() as db:
                 added = tracker.create_many(db, self.domain.model, batch)
             asked += len(batch)
             created += len(added)
-            messages = self._messages(added, batch[0])
+            due = {row["celery_task_id"]: row for row in batch}
+            messages = [
+                message for row in added for message in self._messages([row], due[row.celery_task_id])
+            ]
             dispatched += len(messages) if self._publisher.send(messages) else 0
         return EnqueuedMany(created, asked - created, dispatched)
 
