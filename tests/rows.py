@@ -74,14 +74,19 @@ def somebody_waits_for_a_lock(engine: Engine) -> bool:
         return db.scalar(text(query)) is not None
 
 
+def _guarded(clause: Any) -> str:
+    """Name the column a guard is about; the state stands in an expression."""
+    return getattr(clause.left, "name", None) or clause.left.left.name
+
+
 def guards_of(statement: ReturningUpdate[Any]) -> list[str]:
     """Return the columns that the guards of a statement compare."""
-    return [clause.left.name for clause in statement._where_criteria]
+    return [_guarded(clause) for clause in statement._where_criteria]
 
 
 def without_guard(statement: ReturningUpdate[Any], column: str) -> ReturningUpdate[Any]:
     """Return a statement that lacks the guard on one column: what a careless change would leave of it."""
-    kept = tuple(clause for clause in statement._where_criteria if clause.left.name != column)
+    kept = tuple(clause for clause in statement._where_criteria if _guarded(clause) != column)
     assert len(kept) == len(statement._where_criteria) - 1
     careless = statement._generate()
     careless._where_criteria = kept
