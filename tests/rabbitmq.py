@@ -92,7 +92,9 @@ class RabbitMQ:
 
     def _environment(self) -> dict[str, str]:
         amqp, mapper, distribution = map(str, self._ports)
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("RABBITMQ_", "ERL_"))}
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("RABBITMQ_", "ERL_"))
+        }
         return {
             **kept,
             "HOME": str(self.folder),  # of the Erlang cookie

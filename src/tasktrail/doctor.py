@@ -14,7 +14,7 @@ from tasktrail import schema as tasktrail_schema
 from tasktrail.celery.trail import TASK_OPTIONS, Trail
 from tasktrail.errors import BrokerUnavailable
 from tasktrail.guards import CLOCK, in_state, table_of
-from tasktrail.models import standard_constraints, standard_indexes
+from tasktrail.models import STANDARD_COLUMNS, standard_constraints, standard_indexes
 from tasktrail.registry import Domain
 from tasktrail.states import Status
 
@@ -24,11 +24,8 @@ CLOCK_SKEW: Final = 2.0
 REDIS_VISIBILITY: Final = 3600.0
 """Kombu's default visibility timeout on Redis, in seconds."""
 
-
 INVALID_INDEXES: Final = text(
-    "SELECT i.indexrelid::regclass::text FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid "
-    "WHERE NOT i.indisvalid AND c.relname = :table "
-    "AND c.relnamespace = coalesce(to_regnamespace(CAST(:schema AS text)), c.relnamespace)"
+    "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid AND indrelid = to_regclass(:table)"
 )
 
 
@@ -128,13 +125,14 @@ def constraints_and_indexes(trail: Trail, db: Connection) -> Iterator[Finding]:
                     str(table),
                     f"lacks {item_name}; add it in a migration",
                 )
-        for index in db.execute(INVALID_INDEXES, {"table": name, "schema": schema}).scalars():
+        quoted = db.dialect.identifier_preparer.format_table(table)
+        for index in db.execute(INVALID_INDEXES, {"table": quoted}).scalars():
             message = "is INVALID, left by an interrupted CREATE INDEX CONCURRENTLY; drop and build it again"
             yield Finding("constraints and indexes", Severity.ERROR, str(index), message)
 
 
 def legacy_tables(trail: Trail, db: Connection) -> Iterator[Finding]:
-    """The tables that tracking replaces are gone, and nothing refers to them."""
+    """The tables that tracking replaces are gone."""
     inspector = inspect(db)
     for name in trail.legacy_tables:
         schema, _, table = name.rpartition(".")
@@ -160,8 +158,8 @@ def celery_settings(trail: Trail, _: Connection) -> Iterator[Finding]:
             "task_acks_late",
             "without task_reject_on_worker_lost loses the message of a killed worker; set both",
         )
-    if conf.broker_transport_options.get("visibility_timeout") or _is_redis(trail):
-        timeout = float(conf.broker_transport_options.get("visibility_timeout") or REDIS_VISIBILITY)
+    if _has_visibility_timeout(trail):
+        timeout = float(conf.broker_transport_options.get("visibility_timeout", REDIS_VISIBILITY))
         if timeout < trail.settings.eta_horizon:
             yield Finding(
                 "Celery settings",
@@ -202,9 +200,11 @@ def durability(_: Trail, db: Connection) -> Iterator[Finding]:
 
 
 def stuck_rows(trail: Trail, db: Connection) -> Iterator[Finding]:
-    """No row is stuck: running without a lease, or due for long without being dispatched."""
+    """No row is stuck: its lease ran out long ago, or it is due for long without being dispatched."""
     settings = trail.settings
     for domain in trail.registry:
+        if not _has_standard_columns(db, domain):
+            continue  # which is the finding of another check
         table = table_of(domain.model)
         silent = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, 2 * settings.lease)
         overdue = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, 2 * settings.redispatch_after)
@@ -221,20 +221,26 @@ def stuck_rows(trail: Trail, db: Connection) -> Iterator[Finding]:
             ),
         )
         for what, *guard in cases:
-            if not _has_table(db, domain):
-                continue
             count = db.execute(select(func.count()).select_from(table).where(*guard)).scalar_one()
             if count:
                 message = f"{count} rows are {what}; run a worker with maintenance, or `tasktrail maintain`"
                 yield Finding("stuck rows", Severity.ERROR, domain.name, message)
 
 
-def _has_table(db: Connection, domain: Domain) -> bool:
-    return inspect(db).has_table(table_of(domain.model).name, schema=domain.model.__tracking__.schema)
+def _has_standard_columns(db: Connection, domain: Domain) -> bool:
+    inspector = inspect(db)
+    name, schema = table_of(domain.model).name, domain.model.__tracking__.schema
+    if not inspector.has_table(name, schema=schema):
+        return False
+    there = {column["name"] for column in inspector.get_columns(name, schema=schema)}
+    return there.issuperset(STANDARD_COLUMNS)
 
 
-def _is_redis(trail: Trail) -> bool:
-    return trail.app.connection_for_write().transport.driver_type == "redis"
+def _has_visibility_timeout(trail: Trail) -> bool:
+    """Say whether the broker delivers a message again when it was not acknowledged in time."""
+    driver = trail.app.connection_for_write().transport.driver_type
+    options: Any = trail.app.conf.broker_transport_options
+    return driver == "redis" or (driver != "amqp" and "visibility_timeout" in options)
 
 
 CHECKS: Final[tuple[Check, ...]] = (

@@ -182,13 +182,16 @@ class WaitFor(TasktrailError):
     """The job waits for other rows.
 
     Raised by a body, it ends the attempt without counting it, commits what the body wrote in its session, and
-    runs the row again when its prerequisites are met. The worker is free meanwhile.
+    runs the row again when its prerequisites are met. The worker is free meanwhile. Naming no row is refused:
+    the body would run again at once, for ever.
     """
 
     def __init__(
         self, after: Iterable[object], *, if_unmet: Literal["cancel", "wait", "proceed"] = "proceed"
     ) -> None:
         self.after = tuple(after)
+        if not self.after:
+            raise InvalidField("after", self.after, "names no row to wait for")
         self.if_unmet = if_unmet
         super().__init__(f"waits for {len(self.after)} other rows")
 

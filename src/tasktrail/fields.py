@@ -61,9 +61,9 @@ def checked(
     columns = domain_columns(model)
     for name, value in fields.items():
         if name in columns:
-            _check_value(name, columns[name], value)
+            check_value(name, columns[name], value)
         elif name in SETTABLE and not partial:
-            _check_value(name, model.__table__.columns[name], value)  # type: ignore[attr-defined]
+            check_value(name, model.__table__.columns[name], value)  # type: ignore[attr-defined]
         elif name in STANDARD_COLUMNS:
             raise InvalidField(name, value, "is kept by tasktrail and cannot be set")
         else:
@@ -93,7 +93,17 @@ def _is_required(column: Column[Any]) -> bool:
     return not (column.nullable or column.default or column.server_default or column.identity)
 
 
-def _check_value(name: str, column: Column[Any], value: object) -> None:
+def check_value(name: str, column: Column[Any], value: object) -> None:
+    """Make sure that a value fits its column.
+
+    Args:
+        name: how the value is called in the error.
+        column: the column.
+        value: the value.
+
+    Raises:
+        InvalidField: it does not.
+    """
     if value is None:
         if not column.nullable:
             raise InvalidField(name, value, "may not be empty")

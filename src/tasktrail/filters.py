@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Table
+from sqlalchemy import Column, ColumnElement, Table
 
 from tasktrail.errors import InvalidField
-from tasktrail.fields import domain_columns
+from tasktrail.fields import check_value, domain_columns
 from tasktrail.guards import table_of
 from tasktrail.models import BaseTaskTracking
 from tasktrail.states import Status
@@ -47,30 +47,28 @@ class Filter:
             model: the domain's model.
 
         Raises:
-            InvalidField: a column is unknown, or a moment has no time zone.
+            InvalidField: a column or state is unknown, or a value does not fit its column.
         """
         table = table_of(model)
         found: list[ColumnElement[bool]] = []
         if self.states:
-            found.append(table.c.status.in_(sorted(self.states)))
+            found.append(table.c.status.in_(sorted(_status(state) for state in self.states)))
         if self.ids:
+            for row_id in self.ids:
+                check_value("ids", table.c.id, row_id)
             found.append(table.c.id.in_(self.ids))
-        for name, moment in (
-            ("created_from", self.created_from),
-            ("created_before", self.created_before),
-        ):
-            if moment is not None and moment.utcoffset() is None:
-                raise InvalidField(name, moment, "has no time zone; pass an aware datetime, e.g. in UTC")
-        if self.created_from is not None:
-            found.append(table.c.created_at >= self.created_from)
-        if self.created_before is not None:
-            found.append(table.c.created_at < self.created_before)
-        if self.error is not None:
-            found.append(table.c.error_message.icontains(self.error, autoescape=True))
-        if self.worker is not None:
-            found.append(table.c.worker.startswith(self.worker, autoescape=True))
-        if self.attempts_from is not None:
-            found.append(table.c.attempts >= self.attempts_from)
+        rules: list[tuple[str, Column[Any], Callable[[Any], ColumnElement[bool]]]] = [
+            ("created_from", table.c.created_at, lambda moment: table.c.created_at >= moment),
+            ("created_before", table.c.created_at, lambda moment: table.c.created_at < moment),
+            ("error", table.c.error_message, lambda text: _holds(table.c.error_message, text)),
+            ("worker", table.c.worker, lambda text: table.c.worker.startswith(text, autoescape=True)),
+            ("attempts_from", table.c.attempts, lambda number: table.c.attempts >= number),
+        ]
+        for name, column, condition in rules:
+            value = getattr(self, name)
+            if value is not None:
+                check_value(name, column, value)
+                found.append(condition(value))
         return found + self._on_fields(model, table)
 
     def _on_fields(self, model: type[BaseTaskTracking], table: Table) -> list[ColumnElement[bool]]:
@@ -81,4 +79,17 @@ class Filter:
                 raise InvalidField(
                     name, value, f"is no field of {model.__tracking__.domain}; it has: {known}"
                 )
+            if value is not None:
+                check_value(name, columns[name], value)
         return [table.c[name] == value for name, value in self.fields.items()]
+
+
+def _holds(column: Column[Any], text: str) -> ColumnElement[bool]:
+    return column.icontains(text, autoescape=True)
+
+
+def _status(name: str) -> Status:
+    try:
+        return Status(name)
+    except ValueError:
+        raise InvalidField("states", name, f"is none of {', '.join(Status)}") from None

@@ -8,6 +8,7 @@ guard, so two leaders at once do nothing twice.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -172,6 +173,8 @@ class Maintenance:
             "base": policy.base,
             "factor": policy.factor,
             "cap": policy.cap,
+            # Beyond this, PostgreSQL's numbers overflow, and the cap has long been reached.
+            "exponent_limit": int(600 / math.log(policy.factor)) if policy.factor > 1 else 0,
             "jitter": policy.jitter,
             "gives_up": issubclass(LeaseExpired, policy.give_up_on),
             "error": f"LeaseExpired: no heartbeat for {self._settings.lease:g} s",
@@ -203,8 +206,9 @@ class Maintenance:
         made_due = 0
         with self._engines.sync.begin() as db:
             waiting: dict[str, list[int]] = {}
-            for row in db.execute(sweeps.meet_prerequisites_on(needed.model, self._schema)):
-                waiting.setdefault(row.domain, []).append(row.tracking_id)
+            for meet in (sweeps.meet_prerequisites_on, sweeps.meet_prerequisites_on_absent):
+                for row in db.execute(meet(needed.model, self._schema)):
+                    waiting.setdefault(row.domain, []).append(row.tracking_id)
             for name, ids in sorted(waiting.items()):
                 if name in self._registry:
                     model = self._registry.get(name).model

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
-from sqlalchemy import Connection, func, select, text, tuple_, update
+from sqlalchemy import Connection, DateTime, Select, func, select, text, true, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from tasktrail import sweeps
 from tasktrail.errors import InvalidField, TrackingNotFound
-from tasktrail.guards import CLOCK, table_of
+from tasktrail.guards import CLOCK, Model, table_of, this_row
 from tasktrail.library import library
+from tasktrail.models import built_once
 from tasktrail.registry import Domain, Registry
 from tasktrail.states import ENDED, Status
 from tasktrail.tracker import Database
@@ -63,11 +64,14 @@ class Prerequisite:
         ref: the row that must be COMPLETED.
         is_met: whether it is.
         if_unmet: what becomes of the waiting row when it never will be.
+        is_current: whether the row's present attempt waits or waited for it. An attempt that failed since
+            waited for it in vain; the next one has to see for itself.
     """
 
     ref: TrackingRef
     is_met: bool
     if_unmet: IfUnmet
+    is_current: bool
 
 
 def wait_for(
@@ -137,16 +141,30 @@ def wait_for(
     return False
 
 
-def prerequisites_of(db: Database, schema: str | None, waiting: Reference) -> list[Prerequisite]:
-    """List the rows that a row waits for or waited for."""
-    table = library(schema).prerequisites
-    rows = db.execute(
-        select(table)
-        .where(table.c.domain == waiting.domain, table.c.tracking_id == waiting.id)
-        .order_by(table.c.needs_domain, table.c.needs_id)
+@built_once
+def _select_prerequisites(model: Model, schema: str | None) -> Select[Any]:
+    needs = library(schema).prerequisites
+    row = table_of(model)
+    last_failure = row.c.attempt_log[-1]["end"].astext.cast(DateTime(timezone=True))
+    is_current = func.coalesce(needs.c.met_at > last_failure, true())
+    return (
+        select(needs, is_current.label("is_current"))
+        .join_from(needs, row, needs.c.tracking_id == row.c.id)
+        .where(needs.c.domain == model.__tracking__.domain, this_row(row))
+        .order_by(needs.c.needs_domain, needs.c.needs_id)
     )
+
+
+def prerequisites_of(db: Database, model: Model, schema: str | None, tracking_id: int) -> list[Prerequisite]:
+    """List the rows that a row waits for or waited for."""
+    rows = db.execute(_select_prerequisites(model, schema), {"row_id": tracking_id})
     return [
-        Prerequisite(TrackingRef(row.needs_domain, row.needs_id), row.met_at is not None, row.if_unmet)
+        Prerequisite(
+            TrackingRef(row.needs_domain, row.needs_id),
+            row.met_at is not None,
+            row.if_unmet,
+            row.is_current,
+        )
         for row in rows
     ]
 
@@ -160,11 +178,6 @@ def dependents_of(db: Database, schema: str | None, needed: Reference) -> list[T
         .order_by(table.c.domain, table.c.tracking_id)
     )
     return [TrackingRef(row.domain, row.tracking_id) for row in rows]
-
-
-def has_unmet(db: Database, schema: str | None, waiting: Reference) -> bool:
-    """Say whether a row still waits for another."""
-    return any(not prerequisite.is_met for prerequisite in prerequisites_of(db, schema, waiting))
 
 
 def _met(db: Database, domain: Domain, ids: list[int], if_unmet: IfUnmet) -> list[int]:

@@ -147,7 +147,8 @@ def rescue_if_lease_expired(model: Model) -> Write:
         oldest_first=table.c.heartbeat_at,
     )
     is_last = bindparam("gives_up", type_=Boolean()) | (table.c.attempts + 1 >= table.c.max_attempts)
-    growth = func.power(bindparam("factor", type_=Double()), func.least(table.c.attempts, 1000))
+    exponent = func.least(table.c.attempts, bindparam("exponent_limit", type_=Integer()))
+    growth = func.power(bindparam("factor", type_=Double()), exponent)
     delay = func.least(bindparam("base", type_=Double()) * growth, bindparam("cap", type_=Double()))
     dice = case((bindparam("jitter", type_=Boolean()), func.random()), else_=literal(1.0, Double()))
     due = CLOCK + func.make_interval(0, 0, 0, 0, 0, 0, delay * dice)
@@ -212,6 +213,24 @@ def meet_prerequisites_on(model: Model, schema: str | None) -> ReturningUpdate[A
             needs.c.met_at.is_(None),
             needs.c.needs_id == table.c.id,
             in_state(table, Status.COMPLETED) | (in_state(table, *ENDED) & (needs.c.if_unmet == "proceed")),
+        )
+        .values(met_at=CLOCK)
+        .returning(needs.c.domain, needs.c.tracking_id)
+    )
+
+
+@built_once
+def meet_prerequisites_on_absent(model: Model, schema: str | None) -> ReturningUpdate[Any]:
+    """Mark prerequisites on rows of this domain that are gone as met, where the waiting row is to proceed."""
+    table = table_of(model)
+    needs = library(schema).prerequisites
+    return (
+        update(needs)
+        .where(
+            needs.c.needs_domain == model.__tracking__.domain,
+            needs.c.met_at.is_(None),
+            needs.c.if_unmet == "proceed",
+            ~exists().where(table.c.id == needs.c.needs_id),
         )
         .values(met_at=CLOCK)
         .returning(needs.c.domain, needs.c.tracking_id)

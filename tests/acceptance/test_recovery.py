@@ -62,14 +62,15 @@ def held(live: Live, kind: str, payload: str = "hold", **options: Any) -> tuple[
 @BOTH
 def test_kill_child(brisk: Live, kind: str) -> None:
     import time
+
     job, pid = held(brisk, kind)
-    t=time.time()
+    t = time.time()
     os.kill(pid, signal.SIGKILL)
     until(lambda: row_of(brisk, job).attempts == 1)
-    print("noticed after", time.time()-t)
+    print("noticed after", time.time() - t)
     brisk.let_go(job)
     row = ended(brisk, job)
-    print(row.status, row.attempt_log, time.time()-t)
+    print(row.status, row.attempt_log, time.time() - t)
     assert 0
 
 
@@ -79,8 +80,10 @@ def test_limits(brisk: Live, kind: str, limits) -> None:
     task: TrackedTask[Any] = getattr(brisk.tasks, kind)
     for _ in range(3):
         from tasktrail import tracker
+
         with brisk.engine.begin() as db:
-            row = tracker.create(db, task.domain.model, {"payload": "hold"}); tracker.mark_dispatched(db, task.domain.model, [row.id])
+            row = tracker.create(db, task.domain.model, {"payload": "hold"})
+            tracker.mark_dispatched(db, task.domain.model, [row.id])
         task.celery_task.apply_async(args=(row.id,), task_id=row.celery_task_id, **limits)
         job = Enqueued(task.domain.name, row.id, row.outcome, row.status, row.celery_task_id)
         until(lambda: row_of(brisk, job).attempts == 1)

@@ -13,7 +13,7 @@ from pathlib import Path
 from celery import Celery
 from sqlalchemy import insert
 
-from tasktrail import GiveUp, RetryIn, RetryPolicy, Run, Settings, TrackedTask, Trail
+from tasktrail import GiveUp, RetryIn, RetryPolicy, Run, Settings, TrackedTask, Trail, WaitFor
 from tests.support import (
     SCHEMA,
     AsyncJobTracking,
@@ -27,11 +27,16 @@ QUEUE = os.environ.get("TEST_QUEUE", "tests")
 FOLDER = Path(os.environ.get("TEST_FOLDER", "."))
 
 
+BUILT: list[Tasks] = []
+"""The tasks of this process, for bodies that enqueue others."""
+
+
 class Tasks:
     """The two tracked tasks of the tests; the payload says how they behave."""
 
     def __init__(self, trail: Trail) -> None:
         self.trail = trail
+        BUILT.append(self)
         self.job: TrackedTask[JobTracking] = trail.task(
             JobTrackingService, name="tests.job", retry=RetryPolicy(base=0.1)
         )(job)
@@ -52,6 +57,10 @@ def job(run: Run[JobTracking]) -> None:
         run.note(f"pid {os.getpid()}, thread {threading.get_ident()}")
     if run.row.payload.startswith("hold"):
         _hold(run)
+    if run.row.payload == "wait":
+        run.session.execute(insert(Effect).values(job_id=run.id))
+        if not run.prerequisites():
+            raise WaitFor([BUILT[-1].async_job.enqueue(run.session, payload="effect") for _ in range(3)])
 
 
 def _hold(run: Run[JobTracking]) -> None:
@@ -82,6 +91,10 @@ async def async_job(run: Run[AsyncJobTracking]) -> None:
         run.note(f"pid {os.getpid()}, loop {id(asyncio.get_running_loop())}")
     if run.row.payload == "hold":
         await _ahold(run)
+    if run.row.payload == "wait":
+        await run.asession.execute(insert(Effect).values(job_id=run.id))
+        if not await run.aprerequisites():
+            raise WaitFor([await BUILT[-1].job.aenqueue(run.asession, payload="effect") for _ in range(3)])
 
 
 async def _ahold(run: Run[AsyncJobTracking]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
-from celery.signals import task_prerun
+from celery.signals import task_prerun, worker_ready
 from sqlalchemy import Insert, insert
 
 from tasktrail import GiveUp, RetryPolicy, Run, Settings, TrackedTask, Trail
@@ -37,7 +37,7 @@ FAST = {
     "heartbeat_interval": 0.5,
     "lease": 3.0,
     "maintenance_interval": 0.2,
-    "redispatch_after": 2.0,
+    "redispatch_after": 4.0,
     "eta_horizon": 0.3,  # so that some retries wait in the broker, and some in PostgreSQL
     "shutdown_grace": 1.0,
     "connect_timeout": 3,
@@ -159,7 +159,11 @@ def _in_worker() -> Celery:
     def note_message(task: Any = None, args: Any = None, **_: Any) -> None:
         witness.note("message", task.tracked[0].name, args[0])
 
+    def note_ready(**_: Any) -> None:
+        witness.note("ready", "", 0)
+
     task_prerun.connect(note_message, weak=False)
+    worker_ready.connect(note_ready, weak=False)
     return build(Settings.load(), witness).trail.app
 
 

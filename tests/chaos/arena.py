@@ -45,6 +45,11 @@ class Arena:
     tasks: Tasks
     engine: Engine
 
+    @property
+    def ready(self) -> set[int]:
+        """The main processes of the workers that have begun to take messages."""
+        return {entry["pid"] for entry in witness.read(self.folder / "evidence") if entry["event"] == "ready"}
+
     def load(self, **rows: list[dict[str, Any]]) -> None:
         """Put what was kept outside into the tables of the same names, and the workers' evidence as well."""
         tables = Evidence.metadata.tables

@@ -205,8 +205,8 @@ def create_tables(engine: Engine) -> None:
         db.execute(
             text(
                 "CREATE VIEW chaos.attempt AS SELECT r.domain, r.id, r.kind, r.failures, e.place,"
-                ' (e.entry ->> \'number\')::int AS number, (e.entry ->> \'start\')::timestamptz AS "start",'
-                ' (e.entry ->> \'end\')::timestamptz AS "end", e.entry ->> \'outcome\' AS outcome,'
+                " (e.entry ->> 'number')::int AS number, (e.entry ->> 'start')::timestamptz AS \"start\","
+                " (e.entry ->> 'end')::timestamptz AS \"end\", e.entry ->> 'outcome' AS outcome,"
                 " e.entry ->> 'error' AS error, e.entry ->> 'worker' AS worker"
                 " FROM chaos.row r, jsonb_array_elements(r.attempt_log) WITH ORDINALITY AS e (entry, place)"
             )

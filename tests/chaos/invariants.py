@@ -109,7 +109,7 @@ def logged_claims_do_not_overlap(db: Connection) -> list[str]:
     return _found(
         db,
         "SELECT format('%s %s: a claim ended at %s, the next one began at %s', domain, id, before, began) FROM ("
-        ' SELECT domain, id, began, ended, lag(ended) OVER (PARTITION BY domain, id ORDER BY place) AS before'
+        " SELECT domain, id, began, ended, lag(ended) OVER (PARTITION BY domain, id ORDER BY place) AS before"
         ' FROM (SELECT domain, id, place, "start" AS began, "end" AS ended FROM chaos.attempt'
         " UNION ALL SELECT domain, id, 1000000, started_at, completed_at FROM chaos.row"
         " WHERE status = 'COMPLETED') all_claims) ordered"
@@ -194,9 +194,9 @@ def database_errors_have_a_cause(db: Connection) -> list[str]:
     """
     return _found(
         db,
-        "SELECT format('%s %s, from %s to %s: %s', a.domain, a.id, a.\"start\", a.\"end\", a.error)"
+        'SELECT format(\'%s %s, from %s to %s: %s\', a.domain, a.id, a."start", a."end", a.error)'
         f" FROM chaos.attempt a WHERE outcome = 'error' AND {_OUTAGE}"
-        ' AND NOT EXISTS (SELECT FROM chaos.struck s WHERE s.blow LIKE \'restart PostgreSQL%\''
+        " AND NOT EXISTS (SELECT FROM chaos.struck s WHERE s.blow LIKE 'restart PostgreSQL%'"
         ' AND s.at <= a."end" AND a."start" <= s.until)',
     )
 

@@ -44,6 +44,9 @@ PER_MINUTE: Final = {
 }
 """How often each blow falls; at least once, also in a short run."""
 
+SHORT: Final = 30.0
+"""A storm shorter than this, in seconds, has room for one restart of the broker."""
+
 WEIGHTS: Final = {
     Kind.QUICK: 70,
     Kind.SLOW: 8,
@@ -112,7 +115,10 @@ def strikes(random: Random, seconds: float, lease: float) -> list[Strike]:
         lease: how long a pause must be at least.
     """
     planned = []
+    left_out = random.choice([Blow.STOP_BROKER, Blow.CRASH_BROKER]) if seconds < SHORT else None
     for blow, rate in PER_MINUTE.items():
+        if blow is left_out:
+            continue
         for _ in range(max(1, round(rate * seconds / 60))):
             at = random.uniform(0.05, 0.95) * seconds
             planned.append(Strike(at, blow, random.random(), random.uniform(1.3, 2.0) * lease))

@@ -2,7 +2,7 @@
 
 ::
 
-    python -m tests.chaos.run --broker redis --jobs 5000 --seconds 75 --seed 1
+    python -m tests.chaos.run --broker redis --jobs 5000 --seconds 100 --seed 1
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from tests.chaos.arena import BROKERS, Arena, arena, scratch
-from tests.chaos.cluster import KNOWN_DESERTION
+from tests.chaos.cluster import KNOWN_DESERTIONS
 from tests.chaos.invariants import violations
 from tests.chaos.plan import orders, strikes
 from tests.chaos.producer import Producer
@@ -110,7 +110,7 @@ def run(options: Options, folder: Path) -> Report:
         concurrency=options.concurrency,
     ) as field_:
         field_.fleet.muster()
-        until(lambda: all(worker.ready for worker in field_.fleet.workers), seconds=60)
+        until(lambda: len(field_.ready) >= options.size, seconds=90)
         lap("start")
         random = Random(options.seed)
         plan = strikes(random, options.seconds, field_.tasks.trail.settings.lease)
@@ -127,9 +127,7 @@ def run(options: Options, folder: Path) -> Report:
             producer.close()
         field_.fleet.close()
         lap("shut down")
-        field_.load(
-            ordered=producer.ordered, struck=tormentor.struck, cancelled=tormentor.cancelled
-        )
+        field_.load(ordered=producer.ordered, struck=tormentor.struck, cancelled=tormentor.cancelled)
         with field_.engine.connect() as db:
             report.violations = violations(db)
             _count(report, db)
@@ -137,7 +135,7 @@ def run(options: Options, folder: Path) -> Report:
         for name, failures in (
             ("the producer goes on", [producer.failure] if producer.failure else []),
             ("the blows fall", tormentor.failures),
-            ("workers go on", field_.fleet.deserters.keys() - {KNOWN_DESERTION}),
+            ("workers go on", field_.fleet.deserters.keys() - KNOWN_DESERTIONS.keys()),
         ):
             if failures:
                 report.violations[name] = [repr(failure) for failure in failures]
@@ -176,7 +174,9 @@ def _count(report: Report, db: Any) -> None:
             "SELECT replace(name, '_', ' '), sum(value)::int FROM tracking.tasktrail_counters"
             " GROUP BY name ORDER BY name"
         ),
-        **pairs("SELECT 'messages that reached a worker', count(*) FROM chaos.evidence WHERE event = 'message'"),
+        **pairs(
+            "SELECT 'messages that reached a worker', count(*) FROM chaos.evidence WHERE event = 'message'"
+        ),
         **pairs("SELECT 'bodies that ran', count(*) FROM chaos.evidence WHERE event = 'start'"),
         **pairs(
             "SELECT 'claims lost in a crash of PostgreSQL', count(*) FROM chaos.evidence e"
@@ -186,7 +186,7 @@ def _count(report: Report, db: Any) -> None:
         **pairs(
             "SELECT 'rows given back without an attempt', count(*) FROM chaos.history h"
             " WHERE was = 'PROCESSING' AND became = 'PENDING' AND NOT EXISTS (SELECT FROM chaos.attempt a"
-            " WHERE a.domain = h.domain AND a.id = h.tracking_id AND a.\"start\" = h.claim_was)"
+            ' WHERE a.domain = h.domain AND a.id = h.tracking_id AND a."start" = h.claim_was)'
         ),
         **pairs("SELECT 'rows rolled back', count(*) FROM chaos.ordered WHERE outcome = 'rolled back'"),
     }
@@ -224,7 +224,9 @@ def show(report: Report, options: Options, console: Console) -> None:
     if report.violations:
         console.print(f"FAILED; logs are in {report.folder}", style="bold red")
     else:
-        console.print(f"all is well: {sum(report.rows.values())} rows, none lost or doubled", style="bold green")
+        console.print(
+            f"all is well: {sum(report.rows.values())} rows, none lost or doubled", style="bold green"
+        )
 
 
 def main() -> int:
@@ -232,13 +234,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.run", description=__doc__.partition("\n")[0])
     parser.add_argument("--broker", choices=BROKERS, required=True)
     parser.add_argument("--jobs", type=int, default=5000, help="rows that leave a side effect")
-    parser.add_argument("--seconds", type=float, default=75, help="length of the storm")
-    parser.add_argument("--drain", type=float, default=60, help="longest time to settle after it")
+    parser.add_argument("--seconds", type=float, default=100, help="length of the storm")
+    parser.add_argument("--drain", type=float, default=90, help="longest time to settle after it")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--concurrency", type=int, default=3, help="processes of each worker")
     parser.add_argument("--no-persistence", action="store_true", help="Redis forgets everything at a restart")
-    parser.add_argument("--without", choices=SAFETIES, action="append", default=[], help="must end in failure")
+    parser.add_argument(
+        "--without", choices=SAFETIES, action="append", default=[], help="must end in failure"
+    )
     given = parser.parse_args()
     options = Options(
         broker=given.broker,

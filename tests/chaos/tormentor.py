@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 import psutil
+from kombu.exceptions import OperationalError
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -31,6 +32,9 @@ LATEST: Final = 5.0
 """Longest delay of a doubled message, in seconds."""
 PATIENCE: Final = 60.0
 """How long the last blow may take to be over, in seconds."""
+
+IN_VAIN: Final = (Unavailable, SQLAlchemyError, OperationalError, OSError)
+"""How a blow fails that was hit by another one."""
 
 SOME_ROWS: Final = "SELECT domain, id, celery_task_id FROM chaos.row ORDER BY random() LIMIT :some"
 ACTIVE_ROWS: Final = (
@@ -195,7 +199,7 @@ class Tormentor:
                 at = datetime.now(UTC)
                 try:
                     detail = action()
-                except (Unavailable, SQLAlchemyError, OSError) as error:  # the other blows hit this one
+                except IN_VAIN as error:
                     detail = f"in vain: {type(error).__name__}"
                 except Exception as error:
                     self.failures.append(error)

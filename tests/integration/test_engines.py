@@ -406,21 +406,27 @@ def test_a_database_that_does_not_exist_is_named(postgres: URL) -> None:
 
 
 @pytest.fixture
-def locked_role(postgres: URL, admin: Engine) -> Iterator[str]:
+def locked_role(admin: Engine) -> Iterator[str]:
     """A role the server asks for its password."""
     role = "locked"
     with admin.connect() as db:
         db.execute(text(f"CREATE ROLE {role} LOGIN PASSWORD 'right'"))
         rules = Path(db.scalar(text("SHOW hba_file")))
         original = rules.read_text()
-        rules.write_text(f"local all {role} scram-sha-256\n{original}")
-        db.execute(text("SELECT pg_reload_conf()"))
-    wait_until(lambda: not lets_in(postgres.set(username=role)))
+    rules.write_text(f"local all {role} scram-sha-256\n{original}")
+    wait_until(lambda: not lets_in(reloaded(admin).set(username=role)))
     yield role
     rules.write_text(original)
+    wait_until(lambda: lets_in(reloaded(admin).set(username=role)))
+    with admin.connect() as db:
+        db.execute(text(f"DROP ROLE {role}"))
+
+
+def reloaded(admin: Engine) -> URL:
+    """Have the server read its rules again."""
     with admin.connect() as db:
         db.execute(text("SELECT pg_reload_conf()"))
-        db.execute(text(f"DROP ROLE {role}"))
+    return admin.url
 
 
 def lets_in(url: URL) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from datetime import date
 from itertools import count
 from typing import Any
@@ -15,10 +16,13 @@ import pytest
 from sqlalchemy import Connection, Engine, create_engine
 
 from tasktrail import FencedOut, Status, TrackingError, TrackingNotFound, statements, sweeps, tracker
+from tasktrail.engines import Engines
 from tasktrail.retry import NoRetry, Retry
 from tasktrail.tracker import Fence
 from tests.rows import columns, guards_of, somebody_waits_for_a_lock, wait_until, without_guard
 from tests.support import OrderTracking
+
+Lend = Callable[[], AbstractContextManager[Any]]
 
 TASK = "task 1"
 DAY_ONE = date(2000, 1, 1).toordinal()
@@ -31,6 +35,14 @@ def engine(make_database: Callable[..., str], library_template: str) -> Iterator
     engine = create_engine(make_database(library_template), pool_size=20)
     yield engine
     engine.dispose()
+
+
+@pytest.fixture(scope="module", params=["pooled", "kept"])
+def lend(request: pytest.FixtureRequest, engine: Engine) -> Iterator[Lend]:
+    """Lend a connection of each kind that a worker writes with."""
+    engines = Engines(engine.url.render_as_string(hide_password=False))
+    yield getattr(engines, request.param)
+    engines.dispose()
 
 
 def add_order(engine: Engine) -> int:
@@ -185,11 +197,11 @@ def test_every_write_of_an_attempt_is_listed_here() -> None:
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_the_owner_of_a_row_may_write_to_it(engine: Engine, write: str) -> None:
+def test_the_owner_of_a_row_may_write_to_it(engine: Engine, lend: Lend, write: str) -> None:
     fence = claimed(engine)
     before = columns(engine, fence.tracking_id, OrderTracking)
 
-    with engine.begin() as db:
+    with lend() as db:
         WRITES[write](db, fence)
 
     assert before != columns(engine, fence.tracking_id, OrderTracking)
@@ -210,14 +222,14 @@ def test_an_owner_without_a_celery_id_may_write_to_its_row(engine: Engine, write
 @pytest.mark.parametrize("write", WRITES)
 @pytest.mark.parametrize("supersede", SUPERSEDED, ids=lambda function: function.__name__)
 def test_a_stale_worker_cannot_write_to_a_row(
-    engine: Engine, supersede: Callable[[Connection, Fence], Status], write: str
+    engine: Engine, lend: Lend, supersede: Callable[[Connection, Fence], Status], write: str
 ) -> None:
     fence = claimed(engine)
     with engine.begin() as db:
         status = supersede(db, fence)
     before = columns(engine, fence.tracking_id, OrderTracking)
 
-    with engine.begin() as stale, pytest.raises(FencedOut) as caught:
+    with lend() as stale, pytest.raises(FencedOut) as caught:
         WRITES[write](stale, fence)
 
     assert ("order", fence.tracking_id) == (caught.value.domain, caught.value.tracking_id)

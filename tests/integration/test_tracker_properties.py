@@ -34,11 +34,12 @@ from tasktrail import (
     WrongState,
     tracker,
 )
+from tasktrail.direct import Direct
+from tasktrail.engines import Engines
 from tasktrail.models import ATTEMPT_LOG_LIMIT
 from tasktrail.retry import NoRetry, Retry
 from tasktrail.states import ENDED, REVIVABLE
 from tasktrail.tracker import Added, Claim
-from tests.rows import wait_until
 from tests.support import OrderTracking
 
 COUNTED = {"error", "lost", "timeout"}
@@ -112,22 +113,31 @@ class Lifecycle(RuleBasedStateMachine):
     rows: Bundle[int] = Bundle("rows")
     attempts: Bundle[Attempt] = Bundle("attempts")
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, db: tracker.Database) -> None:
         super().__init__()
-        self.db = Session(engine)
+        self.db = db
+        self.caller = Session(engine)
+        self.look = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         self.expected: dict[int, Expected] = {}
 
     def teardown(self) -> None:
-        self.db.close()
+        for db in (self.look, self.caller, self.db):
+            if not isinstance(db, Direct):
+                db.close()
+
+    def end(self, how: str) -> None:
+        for db in (self.caller, self.db):
+            if isinstance(db, Session):
+                getattr(db, how)()
 
     def outcome(self, operation: Callable[[], object]) -> object:
         """Run an operation in a transaction of its own; return what it returned or raised."""
         try:
             result = operation()
         except (FencedOut, WrongState, NotDue, TrackingNotFound, DuplicateTracking) as error:
-            self.db.rollback()
+            self.end("rollback")
             return error
-        self.db.commit()
+        self.end("commit")
         return result
 
     def write(self, attempt: Attempt, operation: Callable[[], object]) -> bool:
@@ -152,11 +162,11 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(target=rows, max_attempts=st.integers(1, 4), due=st.sampled_from([True, False, None]))
     def create_another(self, max_attempts: int, due: bool | None) -> int:
         key = {"day": date.fromordinal(next(_days)), "currency": "EUR"}
-        now = self.db.scalar(text("SELECT clock_timestamp()"))
+        now = self.look.scalar(text("SELECT clock_timestamp()"))
         when = {True: now, False: now + timedelta(hours=1), None: None}[due]
         fields = {**key, "max_attempts": max_attempts, "next_attempt_at": when}
-        added = tracker.create(self.db, OrderTracking, fields)
-        self.db.commit()
+        added = tracker.create(self.caller, OrderTracking, fields)
+        self.end("commit")
         self.expected[added.id] = Expected(key, max_attempts, due, task=added.celery_task_id)
         return added.id
 
@@ -165,7 +175,7 @@ class Lifecycle(RuleBasedStateMachine):
         expected = self.expected[row]
 
         outcome = self.outcome(
-            lambda: tracker.create(self.db, OrderTracking, expected.key, on_duplicate=on_duplicate)
+            lambda: tracker.create(self.caller, OrderTracking, expected.key, on_duplicate=on_duplicate)
         )
 
         if on_duplicate == "error":
@@ -264,7 +274,7 @@ class Lifecycle(RuleBasedStateMachine):
             fence = claim.fence
             expected.fail_attempt("error", "again")
             expected.claims += 1
-        self.db.commit()
+        self.end("commit")
         expected.task, expected.leased, expected.due = "task 1", True, True
 
     @rule(attempt=attempts)
@@ -335,9 +345,8 @@ class Lifecycle(RuleBasedStateMachine):
     @invariant()
     def the_model_and_the_database_agree(self) -> None:
         table = OrderTracking.__table__
-        rows = self.db.execute(table.select().where(table.c.id.in_(self.expected))).all()
-        now = self.db.scalar(text("SELECT clock_timestamp()"))
-        self.db.commit()
+        rows = self.look.execute(table.select().where(table.c.id.in_(self.expected))).all()
+        now = self.look.scalar(text("SELECT clock_timestamp()"))
         assert len(rows) == len(self.expected)
         for row in rows:
             self.check_model(self.expected[row.id], row)
@@ -386,13 +395,25 @@ class Lifecycle(RuleBasedStateMachine):
         assert all(moment <= now for moment in past if moment is not None)
 
 
+@pytest.fixture(params=["session", "connection of a worker"])
+def machine(request: pytest.FixtureRequest, engine: Engine) -> Iterator[Callable[[], Lifecycle]]:
+    """Make a life, over each kind of connection that the tracker takes."""
+    if request.param == "session":
+        yield lambda: Lifecycle(engine, Session(engine))
+        return
+    engines = Engines(engine.url.render_as_string(hide_password=False))
+    with engines.kept() as db:
+        yield lambda: Lifecycle(engine, db)
+    engines.dispose()
+
+
 def test_no_sequence_of_operations_makes_the_database_disagree_with_the_table_of_transitions(
-    engine: Engine,
+    machine: Callable[[], Lifecycle],
 ) -> None:
     run_state_machine_as_test(
-        lambda: Lifecycle(engine),
+        machine,
         settings=settings(
-            max_examples=20,
+            max_examples=12,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
@@ -400,18 +421,16 @@ def test_no_sequence_of_operations_makes_the_database_disagree_with_the_table_of
     )
 
 
-def test_a_full_log_in_a_random_life_is_trimmed(engine: Engine) -> None:
+def test_a_full_log_in_a_random_life_is_trimmed(machine: Callable[[], Lifecycle]) -> None:
     """The one path that random sequences reach too rarely."""
-    machine = Lifecycle(engine)
-    row = machine.create_another(1, due=True)
-    wait_until(lambda: machine.db.scalar(text("SELECT clock_timestamp() > now()")))
-    machine.db.commit()
-    attempt = machine.claim(row, "task 1")
-    machine.fail_until_the_log_is_full(attempt)
-    machine.cancel(row, "enough")
-    machine.revive(row, 1)
+    life = machine()
+    row = life.create_another(1, due=True)
+    attempt = life.claim(row, "task 1")
+    life.fail_until_the_log_is_full(attempt)
+    life.cancel(row, "enough")
+    life.revive(row, 1)
 
-    machine.the_model_and_the_database_agree()
-    numbers = [number for number, _, _ in machine.expected[row].log]
-    machine.teardown()
+    life.the_model_and_the_database_agree()
+    life.teardown()
+    numbers = [number for number, _, _ in life.expected[row].log]
     assert numbers == [*range(2, ATTEMPT_LOG_LIMIT + 1), ATTEMPT_LOG_LIMIT + 1]

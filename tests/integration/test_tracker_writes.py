@@ -26,6 +26,7 @@ from tasktrail import (
     WrongState,
     tracker,
 )
+from tasktrail.engines import Engines
 from tasktrail.models import ATTEMPT_LOG_LIMIT, AttemptEntry
 from tasktrail.retry import NoRetry, Retry
 from tasktrail.states import ACTIVE, REVIVABLE, sources
@@ -103,6 +104,16 @@ def test_a_new_row_waits_and_is_due_now(engine: Engine, order: dict[str, Any]) -
     assert row["attempt_log"] == []
     never = ["started_at", "completed_at", "error_message", "heartbeat_at", "worker", "dispatched_at"]
     assert dict.fromkeys(never) == {name: row[name] for name in never}
+
+
+@pytest.mark.parametrize("lend", ["pooled", "kept"])
+def test_a_row_can_be_created_on_every_connection_the_tracker_takes(engine: Engine, lend: str) -> None:
+    engines = Engines(engine.url.render_as_string(hide_password=False))
+    with getattr(engines, lend)() as db:
+        job = tracker.create(db, JobTracking, {"payload": lend}).id
+    engines.dispose()
+
+    assert columns(engine, job)["payload"] == lend
 
 
 def test_a_new_row_keeps_what_its_creator_may_set(engine: Engine) -> None:

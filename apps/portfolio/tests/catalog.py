@@ -2,46 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from sqlalchemy import Engine
 
 COLUMNS = """
-SELECT concat_ws('.', relnamespace::regnamespace, relname, attname) AS name,
-       concat_ws(' ', row_number() OVER (PARTITION BY attrelid ORDER BY attnum),
-                 format_type(atttypid, atttypmod), CASE WHEN attnotnull THEN 'NOT NULL' END,
+SELECT concat_ws('.', relnamespace::regnamespace, relname) AS owner, 'column ' || attname AS name,
+       concat_ws(' ', format_type(atttypid, atttypmod), CASE WHEN attnotnull THEN 'NOT NULL' END,
                  CASE WHEN attidentity <> '' THEN 'IDENTITY' END,
                  'DEFAULT ' || pg_get_expr(adbin, adrelid)) AS text
 FROM pg_attribute
 JOIN pg_class ON pg_class.oid = attrelid AND relkind = 'r'
 LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
-WHERE attnum > 0 AND NOT attisdropped AND relnamespace::regnamespace::text IN ('public', 'tracking')
+WHERE attnum > 0 AND NOT attisdropped
+ORDER BY owner, attnum
 """
 CONSTRAINTS = """
-SELECT concat_ws(': ', conrelid::regclass, conname) AS name, pg_get_constraintdef(oid) AS text
-FROM pg_constraint WHERE connamespace::regnamespace::text IN ('public', 'tracking')
+SELECT concat_ws('.', relnamespace::regnamespace, relname) AS owner, 'constraint ' || conname AS name,
+       pg_get_constraintdef(pg_constraint.oid) AS text
+FROM pg_constraint JOIN pg_class ON pg_class.oid = conrelid
 """
 INDEXES = """
-SELECT concat_ws('.', schemaname, indexname) AS name, indexdef AS text
-FROM pg_indexes WHERE schemaname IN ('public', 'tracking')
+SELECT concat_ws('.', schemaname, tablename) AS owner, 'index ' || indexname AS name, indexdef AS text
+FROM pg_indexes
 """
 SEQUENCES = """
-SELECT concat_ws('.', relnamespace::regnamespace, relname) AS name,
-       concat_ws(' ', 'OWNED BY', refobjid::regclass, seqtypid::regtype, seqstart, seqincrement) AS text
-FROM pg_class
-JOIN pg_sequence ON seqrelid = pg_class.oid
-JOIN pg_depend ON objid = pg_class.oid AND deptype IN ('a', 'i') AND refclassid = 'pg_class'::regclass
-WHERE relnamespace::regnamespace::text IN ('public', 'tracking')
+SELECT concat_ws('.', owning.relnamespace::regnamespace, owning.relname) AS owner,
+       'sequence ' || sequence.relname AS name,
+       concat_ws(' ', seqtypid::regtype, seqstart, seqincrement) AS text
+FROM pg_sequence
+JOIN pg_class AS sequence ON seqrelid = sequence.oid
+JOIN pg_depend ON objid = sequence.oid AND deptype IN ('a', 'i') AND refclassid = 'pg_class'::regclass
+JOIN pg_class AS owning ON owning.oid = refobjid
 """
+SCHEMAS = ("public.", "tracking.")
 
 
-def catalog(engine: Engine) -> dict[str, str]:
-    """Return columns, constraints, indexes and sequences by name, but for those of Alembic's own table."""
+def catalog(engine: Engine, tables: Collection[str] | None = None) -> dict[str, str]:
+    """Return columns in their order, constraints, indexes and sequences, but for Alembic's own table.
+
+    Args:
+        engine: the database.
+        tables: names with their schema; by default all tables of ours.
+
+    Returns:
+        E.g. ``{"public.etfs: column id": "character varying NOT NULL"}``.
+    """
     found: dict[str, str] = {}
     with engine.connect() as db:
         for query in (COLUMNS, CONSTRAINTS, INDEXES, SEQUENCES):
-            found.update((row.name, row.text) for row in db.exec_driver_sql(query))
-    return {name: text for name, text in found.items() if "alembic_version" not in name}
+            for row in db.exec_driver_sql(query):
+                is_ours = row.owner.startswith(SCHEMAS) and row.owner != "public.alembic_version"
+                if row.owner in tables if tables is not None else is_ours:
+                    found[f"{row.owner}: {row.name}"] = row.text
+    return found
 
 
-def of_tables(found: dict[str, str], *tables: str) -> dict[str, str]:
-    """Return the part of a catalog that is about some tables."""
-    return {name: text for name, text in found.items() if any(table in f"{name} {text}" for table in tables)}
+def part(found: dict[str, str], table: str, kind: str) -> dict[str, str]:
+    """Return the columns, constraints, indexes or sequences of one table by their names."""
+    prefix = f"{table}: {kind} "
+    return {name.removeprefix(prefix): text for name, text in found.items() if name.startswith(prefix)}

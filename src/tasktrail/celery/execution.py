@@ -28,14 +28,13 @@ from tasktrail.errors import (
     DatabaseUnavailable,
     FencedOut,
     NotDue,
-    TasktrailError,
     TrackingNotFound,
     WaitFor,
     WrongState,
     describe,
 )
 from tasktrail.registry import Domain, Registry
-from tasktrail.retry import Decision, NoRetry, Retry
+from tasktrail.retry import Decision, Retry
 from tasktrail.tracker import Claim, Database, Outcome
 
 logger = logging.getLogger(__name__)
@@ -115,7 +114,9 @@ class Execution:
         except FencedOut as stale:
             self._give_way(stale)
         except WaitFor as wait:
-            self._defer(task, run, wait)
+            if not run.is_held:
+                parts.publisher.send([self._message(task, tracking_id, 0.0)])
+            raise Ignore(str(wait)) from wait
         except CeleryRetry as error:
             self._fail(task, run, error, Retry(_seconds_until(error.when)))
         except asyncio.CancelledError as error:
@@ -153,9 +154,13 @@ class Execution:
             raise Ignore(str(reason)) from reason
 
     def _run(self, run: Run[Any]) -> Any:
-        if inspect.iscoroutinefunction(self.body):
-            return self.parts.loop.run(self._arun(run), on_start=run.on_stop)
-        return self.body(run)
+        try:
+            if inspect.iscoroutinefunction(self.body):
+                return self.parts.loop.run(self._arun(run), on_start=run.on_stop)
+            return self.body(run)
+        except WaitFor as wait:
+            run.defer(wait)  # if that is refused or fails, the attempt failed like any other
+            raise
 
     async def _arun(self, run: Run[Any]) -> Any:
         try:
@@ -192,17 +197,6 @@ class Execution:
                     raise
                 time.sleep(pause)
                 pause = min(pause * 2, 1.0)
-
-    def _defer(self, task: Task[Any, Any], run: Run[Any], wait: WaitFor) -> NoReturn:
-        try:
-            run.defer(wait)
-        except FencedOut as stale:
-            self._give_way(stale)
-        except TasktrailError as error:
-            self._fail(task, run, error, NoRetry("what it waits for cannot be waited for"))
-        if not run.is_held:
-            self.parts.publisher.send([self._message(task, run.id, 0.0)])
-        raise Ignore(str(wait)) from wait
 
     def _decide(self, claim: Claim, error: BaseException) -> Decision:
         return self.domain.policy.decide(

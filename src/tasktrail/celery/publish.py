@@ -131,7 +131,7 @@ class Publisher:
         except (OperationalError, BatchPublishError, OSError) as error:
             where = maybe_sanitize_url(self._app.connection_for_write().as_uri())
             raise BrokerUnavailable(
-                f"the broker at {where} cannot be used: {error}. "
+                f"the broker at {where} cannot be used: {str(error).rstrip('.')}. "
                 "Is it running, and is TASKTRAIL_BROKER_URL right?"
             ) from error
 

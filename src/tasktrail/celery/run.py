@@ -224,9 +224,12 @@ class Run(Generic[ModelT]):
                 await session.commit()
 
     def prerequisites(self) -> list[Prerequisite]:
-        """List the rows that this one was enqueued after, or raised ``WaitFor`` about, so far."""
-        with self._engines.pooled() as db:
-            return prerequisites_of(db, self._schema, TrackingRef(self.domain, self.id))
+        """List the rows that this one was enqueued after, or raised ``WaitFor`` about, so far.
+
+        A body that raises ``WaitFor`` finds out here whether it comes back: then some of them are current.
+        """
+        with self._engines.kept() as db:
+            return prerequisites_of(db, self.model, self._schema, self.id)
 
     async def aprerequisites(self) -> list[Prerequisite]:
         """Like ``prerequisites``, for coroutines."""

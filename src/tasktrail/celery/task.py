@@ -12,12 +12,13 @@ from typing import Any, Final, Generic, TypeVar
 from uuid import uuid4
 
 from celery import Task
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 from sqlalchemy.util import await_only
 
 from tasktrail import sweeps, tracker
+from tasktrail.celery.bulk import BATCH, Chosen, server_now
 from tasktrail.celery.execution import WorkerParts
 from tasktrail.celery.outbox import Send, send_after_commit
 from tasktrail.celery.publish import Message
@@ -35,15 +36,12 @@ from tasktrail.prerequisites import (
     wait_for,
 )
 from tasktrail.registry import Domain, Registry
-from tasktrail.states import Status
+from tasktrail.states import ACTIVE, REVIVABLE, Status
 from tasktrail.tracker import Added, AddedRow, OnDuplicate
 
 ModelT = TypeVar("ModelT", bound=BaseTaskTracking)
 
 IMMEDIATELY: Final = datetime.min.replace(tzinfo=UTC)
-
-BULK_BATCH: Final = 500
-"""How many rows one statement of a bulk operation takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +260,7 @@ class TrackedTask(Generic[ModelT]):
         """Start all FAILED and CANCELLED rows of a filter again, in batches, each committed.
 
         Args:
-            chosen: which rows; rows in other states are left alone.
+            chosen: which rows; those in other states, and those that fail meanwhile, are left alone.
 
         Returns:
             How many were started; 0 when the filter matched none, and then nothing changed.
@@ -272,10 +270,13 @@ class TrackedTask(Generic[ModelT]):
             BrokerUnavailable: the broker cannot be reached; nothing was written.
         """
         self._publisher.require_broker()
-        statement = sweeps.revive_batch_if_ended(self.domain.model, chosen.conditions(self.domain.model))
-        parameters = {"batch": BULK_BATCH, "grant": self.domain.policy.max_attempts}
-        started = 0
-        while True:
+        # Or a job that fails at once would be found again by the next batch, and so for ever.
+        is_older = table_of(self.domain.model).c.updated_at <= server_now(self._engines)
+        rows_meant = self._chosen(chosen, REVIVABLE, is_older)
+        statement = sweeps.revive_batch_if_ended(self.domain.model, rows_meant.conditions)
+        parameters = {"batch": BATCH, "grant": self.domain.policy.max_attempts}
+
+        def start_batch() -> int:
             with self._engines.errors(), self._engines.sync.begin() as db:
                 rows = [
                     AddedRow(row.id, row.celery_task_id, Added.RESTARTED, Status.PENDING)
@@ -283,15 +284,15 @@ class TrackedTask(Generic[ModelT]):
                 ]
                 held = self._hold(db, [row.id for row in rows])
             self._publisher.send(self._messages([row for row in rows if row.id not in held], {}))
-            started += len(rows)
-            if not rows:
-                return started
+            return len(rows)
+
+        return rows_meant.until_none_is_left(start_batch)
 
     def cancel_where(self, chosen: Filter, reason: str) -> int:
         """Cancel all PENDING and PROCESSING rows of a filter, in batches, each committed.
 
         Args:
-            chosen: which rows; rows that have ended are left alone.
+            chosen: which rows; those that have ended or are created meanwhile are left alone.
             reason: why; kept in ``error_message``.
 
         Returns:
@@ -300,15 +301,16 @@ class TrackedTask(Generic[ModelT]):
         Raises:
             InvalidField: the filter names an unknown column.
         """
-        statement = sweeps.cancel_batch_if_active(self.domain.model, chosen.conditions(self.domain.model))
-        parameters = {"batch": BULK_BATCH, "error": clean_text(reason)}
-        cancelled = 0
-        while True:
+        is_older = table_of(self.domain.model).c.created_at <= server_now(self._engines)
+        rows_meant = self._chosen(chosen, ACTIVE, is_older)
+        statement = sweeps.cancel_batch_if_active(self.domain.model, rows_meant.conditions)
+        parameters = {"batch": BATCH, "error": clean_text(reason)}
+
+        def cancel_batch() -> int:
             with self._engines.pooled() as db:
-                ids = db.execute(statement, parameters).scalars().all()
-            cancelled += len(ids)
-            if not ids:
-                return cancelled
+                return len(db.execute(statement, parameters).all())
+
+        return rows_meant.until_none_is_left(cancel_batch)
 
     def count_where(self, chosen: Filter, states: Collection[Status]) -> int:
         """Count the rows of a filter that are in one of these states.
@@ -320,17 +322,12 @@ class TrackedTask(Generic[ModelT]):
         Raises:
             InvalidField: the filter names an unknown column.
         """
-        table = table_of(self.domain.model)
-        query = select(func.count()).where(
-            table.c.status.in_(sorted(states)), *chosen.conditions(self.domain.model)
-        )
-        with self._engines.pooled() as db:
-            return db.execute(query).scalar_one()
+        return self._chosen(chosen, states).count()
 
     def prerequisites(self, tracking_id: int) -> list[Prerequisite]:
         """List the rows that a row waits for or waited for."""
         with self._engines.pooled() as db:
-            return prerequisites_of(db, self._parts.schema, TrackingRef(self.domain.name, tracking_id))
+            return prerequisites_of(db, self.domain.model, self._parts.schema, tracking_id)
 
     def dependents(self, tracking_id: int) -> list[TrackingRef]:
         """List the rows that wait or waited for a row."""
@@ -366,6 +363,10 @@ class TrackedTask(Generic[ModelT]):
             for message in self._messages([row], request.fields):
                 send_after_commit(db, message, send)
         return row
+
+    def _chosen(self, chosen: Filter, states: Collection[Status], *more: ColumnElement[bool]) -> Chosen:
+        model = self.domain.model
+        return Chosen(self._engines, model, (*chosen.conditions(model), *more), states)
 
     def _hold(self, db: tracker.Database, ids: list[int]) -> set[int]:
         if not ids:

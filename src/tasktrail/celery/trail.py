@@ -184,7 +184,10 @@ class Trail:
 
             perform.__doc__ = body.__doc__
             make_task: Any = self.app.task
-            celery_task = make_task(name=task_name, bind=True, **{**TASK_OPTIONS, **options})(perform)
+            # Shared, it would turn up in every other Celery application of the process, with this database.
+            celery_task = make_task(name=task_name, bind=True, shared=False, **{**TASK_OPTIONS, **options})(
+                perform
+            )
             celery_task.tracked = (domain, self.losses)
             task: TrackedTask[ModelT] = TrackedTask(domain, celery_task, self._parts, self.registry)
             self._tasks[domain.name] = task

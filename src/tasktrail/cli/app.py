@@ -10,7 +10,9 @@ import typer
 
 from tasktrail.cli import dev, errors
 from tasktrail.cli.application import VARIABLE, load_trail
+from tasktrail.cli.doctor import doctor
 from tasktrail.cli.maintain import maintain
+from tasktrail.cli.operate import cancel, retry
 
 app = typer.Typer(
     name="tasktrail",
@@ -21,6 +23,9 @@ app = typer.Typer(
 )
 app.add_typer(dev.app, name="dev")
 app.command()(maintain)
+app.command()(doctor)
+app.command()(retry)
+app.command()(cancel)
 
 
 def _print_version(wanted: bool) -> None:

@@ -21,7 +21,7 @@ Since = Annotated[
     datetime | None, typer.Option("--since", help="Only rows created at this UTC time or later.")
 ]
 Before = Annotated[datetime | None, typer.Option("--before", help="Only rows created before this UTC time.")]
-Everything = Annotated[bool, typer.Option("--all", help="Every row of the domain that can be.")]
+Everything = Annotated[bool, typer.Option("--all", help="Every row, as far as its state allows.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
@@ -40,11 +40,11 @@ def retry(
     trail = trail_of(context)
     try:
         task = trail.task_of(domain)
+        chosen = _filter(ids, status, error, since, before, everything=everything)
         for tracking_id in ids or ():
             started = task.retry(tracking_id)
             typer.echo(f"{domain} {started.id}: {started.status}")
         if not ids:
-            chosen = _filter(status, error, since, before, everything=everything)
             count = _confirmed(task, chosen, REVIVABLE, sure=yes)
             typer.echo(f"{task.retry_where(chosen)} rows started again" if count else "no row matches")
     finally:
@@ -67,11 +67,11 @@ def cancel(
     trail = trail_of(context)
     try:
         task = trail.task_of(domain)
+        chosen = _filter(ids, status, error, since, before, everything=everything)
         for tracking_id in ids or ():
             task.cancel(tracking_id, reason)
             typer.echo(f"{domain} {tracking_id}: CANCELLED")
         if not ids:
-            chosen = _filter(status, error, since, before, everything=everything)
             count = _confirmed(task, chosen, ACTIVE, sure=yes)
             typer.echo(f"{task.cancel_where(chosen, reason)} rows cancelled" if count else "no row matches")
     finally:
@@ -79,6 +79,7 @@ def cancel(
 
 
 def _filter(
+    ids: list[int] | None,
     states: list[Status] | None,
     error: str | None,
     since: datetime | None,
@@ -86,11 +87,13 @@ def _filter(
     *,
     everything: bool,
 ) -> Filter:
-    if not (states or error or since or before or everything):
+    has_options = bool(states or error or since or before or everything)
+    if bool(ids) == has_options:  # with both it would be guessed whether all or any of them must hold
         raise ConfigurationError(
-            "name rows by their ids, or by --status, --error, --since, --before, or --all"
+            "name rows either by their ids, or by --status, --error, --since, --before, or --all"
         )
     return Filter(
+        ids=ids or (),
         states=states or (),
         error=error,
         created_from=since and since.replace(tzinfo=UTC),

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from apps.portfolio.tests.catalog import catalog
+from apps.portfolio.tests.catalog import catalog, part
 from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, IntegrityError
 
@@ -14,11 +14,7 @@ TRACKING = "tracking.exchange_rate_update_tracking"
 
 
 def test_the_tracking_table_has_the_columns_of_the_plan(engine: Engine) -> None:
-    columns = {
-        name.rpartition(".")[2]: text.partition(" ")[2]
-        for name, text in catalog(engine).items()
-        if name.startswith(f"{TRACKING}.")
-    }
+    columns = part(catalog(engine), TRACKING, "column")
 
     assert columns == {
         "id": "bigint NOT NULL IDENTITY",
@@ -49,13 +45,9 @@ def test_the_tracking_table_has_the_constraints_and_indexes_of_the_plan_under_th
     engine: Engine,
 ) -> None:
     found = catalog(engine)
-    constraints = {
-        name.partition(": ")[2]: text for name, text in found.items() if name.startswith(f"{TRACKING}: ")
-    }
+    constraints = part(found, TRACKING, "constraint")
     indexes = {
-        name.partition(".")[2]: text.partition(f" ON {TRACKING} ")[2]
-        for name, text in found.items()
-        if f" ON {TRACKING} " in text
+        name: text.partition(f" ON {TRACKING} ")[2] for name, text in part(found, TRACKING, "index").items()
     }
 
     assert constraints.pop("uq_exchange_rate_update") == "UNIQUE (update_date, base_currency)"

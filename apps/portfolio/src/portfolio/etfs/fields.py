@@ -1,4 +1,4 @@
-"""What a symbol, a day and a range of days must look like."""
+"""What a symbol, an id, a day and a range of days must look like."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from tasktrail import InvalidField
 
 SYMBOL_LIMIT = 20
 """Longest symbol, in characters; Yahoo's longest, with the suffix of its exchange, have about 15."""
+
+ID_LIMIT = 255
+"""Longest id of an ETF, in characters."""
 
 _SYMBOL = re.compile(r"[A-Z0-9][A-Z0-9.-]*")
 _ISIN = re.compile(r"[A-Z]{2}[A-Z0-9]{9}[0-9]")
@@ -30,6 +33,19 @@ def check_symbol(symbol: object) -> None:
         )
     if _ISIN.fullmatch(symbol):
         raise InvalidField("symbol", symbol, "this is an ISIN; a symbol such as MTUM is needed")
+
+
+def check_etf_id(etf_id: object) -> None:
+    """Refuse what cannot be the id of an ETF.
+
+    Args:
+        etf_id: any text that can be printed: ids given out by older systems have no common form.
+
+    Raises:
+        InvalidField: it is empty, too long, or holds characters that cannot be printed.
+    """
+    if not isinstance(etf_id, str) or not 0 < len(etf_id) <= ID_LIMIT or not etf_id.isprintable():
+        raise InvalidField("etf_id", etf_id, f"an id is 1 to {ID_LIMIT} printable characters")
 
 
 def check_isin(isin: str) -> None:

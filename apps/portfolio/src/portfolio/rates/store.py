@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func
+from collections.abc import Iterable
+from datetime import date
+from decimal import Decimal
+
+from sqlalchemy import ARRAY, Date, bindparam, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -33,3 +37,18 @@ async def upsert_rates(db: AsyncSession, rates: DailyRates) -> None:
             where=func.coalesce(ExchangeRate.rate != changed, True),
         )
     )
+
+
+async def stored_rates(db: AsyncSession, currency: str, days: Iterable[date]) -> dict[date, Decimal]:
+    """Return the stored rates of one currency on some days, read in one query.
+
+    Args:
+        db: the session.
+        currency: the currency, as an ISO 4217 code.
+        days: the days; those without a stored rate are left out of the answer.
+    """
+    wanted = bindparam("days", sorted(set(days)), type_=ARRAY(Date))
+    query = select(ExchangeRate.date, ExchangeRate.rate).where(
+        ExchangeRate.currency == currency, ExchangeRate.date == func.any(wanted)
+    )
+    return {row.date: row.rate for row in await db.execute(query)}
