@@ -38,14 +38,20 @@ check: setup ## Lint, check format, types, import rules and the lock file
 test: setup ## Run the tests on real servers; options for pytest: make test ARGS="-x -k claim"
 	$(BIN)/pytest $(ARGS)
 
+.PHONY: chaos
+chaos: setup ## Run 5,000 jobs on each broker under fire and judge them by SQL; options: make chaos ARGS="--seed 7"
+	$(BIN)/python -m tests.chaos.run --broker redis --jobs 5000 --seconds 90 $(ARGS)
+	$(BIN)/python -m tests.chaos.run --broker rabbitmq --jobs 5000 --seconds 90 $(ARGS)
+
 .PHONY: demo
 demo: setup ## Run the main job end to end on real servers and show what the database says
 	$(BIN)/portfolio demo
 
 .PHONY: bench
 bench: setup ## Measure the figures, each beside its peer
-	$(BIN)/python bench/transitions.py
-	$(BIN)/python bench/producer_memory.py --rows 200000
+	$(BIN)/python -m bench.transitions
+	$(BIN)/python -m bench.tracked_vs_bare
+	$(BIN)/python -m bench.producer_memory --rows 200000
 
 .PHONY: clean
 clean: ## Stop the embedded servers of this folder and delete everything that can be made again

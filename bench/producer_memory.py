@@ -19,7 +19,8 @@ from typing import Any
 import psutil
 from redis import Redis
 from rich.table import Table
-from stand import DAY, TABLE, console, environment, stand
+
+from bench.stand import DAY, TABLE, console, environment, stand
 
 EVERY = 100_000
 QUEUE = "celery"

@@ -32,7 +32,7 @@ from tasktrail import (
 )
 from tasktrail.celery.task import TrackedTask
 from tasktrail.embedded import EmbeddedStack
-from tasktrail.schema import v1
+from tasktrail.schema import v1, v2
 from tasktrail.settings import sqlalchemy_url
 
 SCHEMA = "tracking"
@@ -137,5 +137,7 @@ def _report(run: Run[ReportTracking]) -> None:
 
 def _create_tables(engine: Engine) -> None:
     with engine.begin() as db:
-        v1.upgrade(Operations(MigrationContext.configure(db)), schema=SCHEMA)
+        operations = Operations(MigrationContext.configure(db))
+        v1.upgrade(operations, schema=SCHEMA)
+        v2.upgrade(operations, schema=SCHEMA)
         Base.metadata.create_all(db)

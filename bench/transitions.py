@@ -27,8 +27,8 @@ import psycopg
 from kombu import Connection, Producer
 from redis import Redis
 from rich.table import Table
-from stand import DAY, TABLE, ReportTracking, Stand, console, environment, stand
 
+from bench.stand import DAY, TABLE, ReportTracking, Stand, console, environment, stand
 from tasktrail import tracker
 from tasktrail.tracker import Fence
 
