@@ -142,7 +142,6 @@ def desk(database_url: str, redis_url: str, queue: str, policy: RetryPolicy | No
     try:
         yield Desk(trail, engine, redis, policy or RetryPolicy())
     finally:
-        redis.delete(queue)
         redis.close()
         engine.dispose()
         trail.engines.dispose()

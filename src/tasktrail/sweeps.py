@@ -30,6 +30,7 @@ from sqlalchemy import (
     literal,
     null,
     select,
+    true,
     update,
 )
 from sqlalchemy.sql.dml import ReturningDelete, ReturningUpdate
@@ -71,12 +72,23 @@ def take_due_for_dispatch(model: Model) -> Write:
     """Mark a batch of due rows as dispatched, before their messages are sent.
 
     Due and never dispatched, or dispatched so long ago that the message may be lost. How long that is doubles
-    with each dispatch: a row is sent again once it has waited as long as it had at the last time.
+    with each dispatch: a row is sent again once it has waited as long as it had at the last time. While all
+    rows that workers take were due earlier, the queue is merely long, and more messages would make it longer.
     """
     table = table_of(model)
     since = func.greatest(table.c.dispatched_at, table.c.next_attempt_at)
     patience = func.greatest(_seconds("redispatch_after"), table.c.dispatched_at - table.c.next_attempt_at)
-    lost = table.c.dispatched_at.is_(None) | (since + patience <= func.now())
+    running = table.alias("running")
+    reached = (
+        select(func.max(running.c.next_attempt_at))
+        .where(
+            in_state(running, Status.PROCESSING),
+            running.c.started_at > func.now() - _seconds("redispatch_after"),
+        )
+        .scalar_subquery()
+    )
+    is_queue_past_it = func.coalesce(reached > table.c.next_attempt_at, true())
+    lost = table.c.dispatched_at.is_(None) | ((since + patience <= func.now()) & is_queue_past_it)
     batch = _batch(
         table,
         in_state(table, Status.PENDING),

@@ -10,13 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, func, select
+from sqlalchemy.orm import Session
 
 from conftest import MakeDatabase
-from tasktrail import Enqueued, Settings
+from tasktrail import Enqueued, Settings, Status, TrackedTask
 from tests.acceptance.worker_app import Tasks, build
+from tests.support import Effect
 from tests.waiting import until
 
 Worker = subprocess.Popen[bytes]
@@ -80,9 +83,45 @@ class Live:
         file = self.folder / f"{row.domain}-{row.id}"
         return file.read_text().splitlines() if file.exists() else []
 
-    def let_go(self, row: Enqueued) -> None:
-        """Let the body of a job that holds on come to its end."""
-        (self.folder / f"{row.domain}-{row.id}.go").touch()
+    def let_go(self, *rows: Enqueued) -> None:
+        """Let the bodies of jobs that hold on come to their end."""
+        for row in rows:
+            (self.folder / f"{row.domain}-{row.id}.go").touch()
+
+    def hold(self, kind: str, payload: str = "hold", **fields: Any) -> tuple[Enqueued, int]:
+        """Start a job that holds on; return it and the id of the process that runs it."""
+        task: TrackedTask[Any] = getattr(self.tasks, kind)
+        job = task.enqueue(payload=payload, **fields)
+        return job, self.pid(job)
+
+    def pid(self, job: Enqueued, attempt: int = 1) -> int:
+        """Wait until an attempt of a job that holds on runs, and return the id of its process."""
+
+        def pids() -> list[str]:
+            return [line for line in self.told(job) if line.startswith("pid ")]
+
+        until(lambda: len(pids()) >= attempt, seconds=40)
+        return int(pids()[attempt - 1].removeprefix("pid "))
+
+    def row(self, job: Enqueued) -> Any:
+        """Return a row as it is now."""
+        with Session(self.engine) as db:
+            return db.get_one(self.tasks.trail.registry.get(job.domain).model, job.id)
+
+    def ended(self, job: Enqueued, seconds: float = 40) -> Any:
+        """Wait until a row has ended, and return it."""
+        return until(lambda: row if Status((row := self.row(job)).status).is_ended else None, seconds=seconds)
+
+    def effects(self, job: Enqueued) -> int:
+        """Return how often the side effect of a job was committed."""
+        query = select(func.count()).where(Effect.job_id == job.id)
+        with Session(self.engine) as db:
+            return db.scalars(query).one()
+
+
+def outcomes(row: Any) -> list[tuple[int, str]]:
+    """Return the numbers and outcomes of the attempts in the log of a row."""
+    return [(entry["number"], entry["outcome"]) for entry in row.attempt_log]
 
 
 @contextmanager
@@ -116,4 +155,20 @@ def prefork(
     """Tasks with a live prefork worker of two processes, shared by the tests of a module."""
     folder = tmp_path_factory.mktemp("prefork")
     with live(make_database(library_template), redis_url, folder.name, folder) as found, found.worker():
+        yield found
+
+
+@pytest.fixture(scope="module")
+def brisk(
+    make_database: MakeDatabase,
+    library_template: str,
+    redis_url: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Live]:
+    """Like ``prefork``, with a heartbeat every fifth of a second and the usual lease of a minute."""
+    folder = tmp_path_factory.mktemp("brisk")
+    with (
+        live(make_database(library_template), redis_url, folder.name, folder) as found,
+        found.worker(heartbeat_interval=0.2, maintenance_interval=0.1),
+    ):
         yield found

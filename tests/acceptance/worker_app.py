@@ -48,10 +48,9 @@ class Tasks:
 def job(run: Run[JobTracking]) -> None:
     """Behave as the payload says."""
     _misbehave(run)
-    if run.row.payload == "effect":
+    if run.row.payload.startswith("effect"):
         run.session.execute(insert(Effect).values(job_id=run.id))
     if run.row.payload == "effect then error":
-        run.session.execute(insert(Effect).values(job_id=run.id))
         raise GiveUp("after the effect")
     if run.row.payload == "note":
         run.note(f"pid {os.getpid()}, thread {threading.get_ident()}")
@@ -72,7 +71,9 @@ def _hold(run: Run[JobTracking]) -> None:
             if run.cancelled and run.row.payload != "hold stubbornly":
                 _tell(run, f"cancelled, {run.cancel_reason}")
                 break
-            if run.row.payload != "hold busily":
+            if run.row.payload == "hold busily":
+                sum(range(200_000))  # all that time other threads wait for the interpreter
+            else:
                 time.sleep(0.01)
     finally:
         _tell(run, "ended")
@@ -82,10 +83,9 @@ async def async_job(run: Run[AsyncJobTracking]) -> None:
     """Behave as the payload says, on the event loop."""
     await asyncio.sleep(0)
     _misbehave(run)
-    if run.row.payload == "effect":
+    if run.row.payload.startswith("effect"):
         await run.asession.execute(insert(Effect).values(job_id=run.id))
     if run.row.payload == "effect then error":
-        await run.asession.execute(insert(Effect).values(job_id=run.id))
         raise GiveUp("after the effect")
     if run.row.payload == "note":
         run.note(f"pid {os.getpid()}, loop {id(asyncio.get_running_loop())}")
@@ -132,6 +132,8 @@ def _misbehave(run: Run[JobTracking] | Run[AsyncJobTracking]) -> None:
             raise RetryIn(0.2)
         case "far" if run.number == 1:
             raise RetryIn(7200)
+        case "effect in three hours" if run.number == 1:
+            raise RetryIn(3 * 3600)
         case "exit":
             sys.exit(3)
         case "interrupt":
@@ -150,6 +152,7 @@ def build(settings: Settings, queue: str = QUEUE) -> Tasks:
         worker_prefetch_multiplier=4,
         broker_connection_retry_on_startup=True,
         worker_hijack_root_logger=False,
+        broker_transport_options={"visibility_timeout": int(os.environ.get("TEST_VISIBILITY", "3600"))},
     )
     return Tasks(Trail(celery, settings, schema=SCHEMA))
 

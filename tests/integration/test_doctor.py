@@ -26,6 +26,8 @@ from tests.support import SCHEMA, JobTracking, JobTrackingService, OrderTracking
 from tests.upkeep import shift
 
 NOWHERE = "redis://127.0.0.1:1/0"
+IMPATIENT = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
+"""Kombu's options for a broker that is not there, so that a test need not wait for it."""
 
 
 @dataclass
@@ -112,6 +114,19 @@ def test_a_task_that_is_not_tracked_is_named_until_it_is_declared_with_a_reason(
 
     assert 'trail.leave_untracked("shop.clean_up", reason=...)' in messages[0]
     healthy.finds("untracked tasks", "shop.clean_up")
+
+
+def test_the_tasks_of_another_application_in_the_process_are_not_its_own(
+    healthy: Installation, install: Install
+) -> None:
+    other = Trail(Celery(set_as_current=False), healthy.trail.settings, schema=SCHEMA)
+    theirs: TrackedTask[Any] = other.task(JobTrackingService, name="other.job")(lambda _: None)
+    twin = install()
+
+    assert healthy.findings() == twin.findings() == []
+    assert "other.job" not in healthy.trail.app.tasks
+    assert theirs.celery_task.app is other.app
+    assert twin.job.celery_task.app is twin.trail.app
 
 
 @pytest.mark.parametrize(
@@ -238,8 +253,8 @@ def test_an_eta_horizon_above_the_brokers_own_visibility_timeout_is_named(instal
 
 
 def test_a_visibility_timeout_left_in_the_settings_of_rabbitmq_means_nothing(install: Install) -> None:
-    options = {"broker_transport_options": {"visibility_timeout": 1}}
-    one = install(broker_url="amqp://guest@127.0.0.1:1//", celery=options)
+    options = {"visibility_timeout": 1, **IMPATIENT}
+    one = install(broker_url="amqp://guest@127.0.0.1:1//", celery={"broker_transport_options": options})
 
     one.finds("Celery settings", "broker")  # nothing listens there
 
@@ -261,7 +276,8 @@ def test_an_option_of_a_tracked_task_that_was_changed_is_named(
 def test_a_broker_that_cannot_be_reached_is_a_finding_and_the_rest_is_still_examined(
     install: Install,
 ) -> None:
-    one = install(broker_url=NOWHERE, legacy_tables=["task_status"])
+    celery = {"broker_transport_options": IMPATIENT}
+    one = install(broker_url=NOWHERE, legacy_tables=["task_status"], celery=celery)
     one.execute("CREATE TABLE task_status (id int)")
 
     broker, legacy = one.findings()

@@ -16,7 +16,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy import Connection, Engine, create_engine, func, select, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.orm import Session
@@ -28,7 +28,7 @@ from tasktrail.engines import Engines
 from tests.rows import wait_until
 
 fork = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-BACKEND = text("SELECT pg_backend_pid()")
+BACKEND = select(func.pg_backend_pid())
 
 
 @pytest.fixture(scope="module")
@@ -72,17 +72,16 @@ def in_a_child(function: Callable[[], Any]) -> Any:
     child = os.fork()
     if child == 0:
         try:
-            answer = json.dumps(["returned", function()])
+            answer = ["returned", function()]
         except BaseException as error:
-            answer = json.dumps(["raised", repr(error)])
-        os.write(writing, answer.encode())
-        os._exit(0)
+            answer = ["raised", repr(error)]
+        finally:
+            os.write(writing, json.dumps(answer).encode())
+            os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as pipe:
-        answer = pipe.read()
-    _, status = os.waitpid(child, 0)
-    assert status == 0
-    kind, value = json.loads(answer)
+        kind, value = json.load(pipe)
+    os.waitpid(child, 0)
     assert kind == "returned", value
     return value
 
@@ -194,7 +193,7 @@ def test_a_thread_keeps_its_connection(engines: Engines) -> None:
 
 
 def test_the_two_durabilities_have_connections_of_their_own(engines: Engines) -> None:
-    setting = text("SELECT current_setting('synchronous_commit'), pg_backend_pid()")
+    setting = select(func.current_setting("synchronous_commit"), func.pg_backend_pid())
     with engines.kept("durable") as durable, engines.kept("relaxed") as relaxed:
         first, second = durable.execute(setting).first(), relaxed.execute(setting).first()
 
@@ -211,8 +210,14 @@ def test_each_statement_is_committed_at_once(engines: Engines, lend: str) -> Non
             assert other.scalar(text(f"SELECT count(*) FROM {name}")) == 0
 
 
+@pytest.mark.parametrize("lend", ["pooled", "kept"])
+def test_a_connection_runs_a_statement_that_was_written_as_text(engines: Engines, lend: str) -> None:
+    with getattr(engines, lend)() as db:
+        assert db.execute(text("SELECT 6 * 7")).scalar() == 42
+
+
 def test_the_clock_of_every_connection_shows_utc(engines: Engines) -> None:
-    zone = text("SELECT current_setting('TimeZone')")
+    zone = select(func.current_setting("TimeZone"))
     with engines.pooled() as pooled, engines.kept() as kept, engines.sync.connect() as plain:
         zones = {db.execute(zone).scalar() for db in (pooled, kept, plain)}
 
@@ -360,7 +365,7 @@ def test_an_error_of_a_statement_is_not_taken_for_one_of_the_connection(
         db.execute(text(statement))
 
     with lend(engines) as db:
-        assert db.execute(text("SELECT 1")).scalar() == 1
+        assert db.execute(BACKEND).scalar() > 0
 
 
 def test_a_violated_constraint_keeps_its_class(engines: Engines) -> None:

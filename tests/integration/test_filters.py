@@ -34,12 +34,10 @@ def engine(make_database: Callable[..., str], library_template: str) -> Any:
     """One database for the file, with one row of each kind."""
     engine = create_engine(make_database(library_template))
     with engine.begin() as db:
-        for number, (name, values) in enumerate(ROWS.items(), start=1):
-            own = {key: value for key, value in values.items() if hasattr(OrderTracking, key)}
-            table = OrderTracking.__table__
+        for number, values in enumerate(ROWS.values(), start=1):
             day = date.fromordinal(730_000 + number)
-            db.execute(table.insert().values({"id": number, "day": day, "currency": "EUR", **own}))
-            assert name in ROWS
+            row = {"id": number, "day": day, "currency": "EUR", **values}
+            db.execute(OrderTracking.__table__.insert().values(row))
     yield engine
     engine.dispose()
 
@@ -99,7 +97,7 @@ def test_a_filter_means_the_rows_that_meet_all_its_conditions(
     [
         (
             {"states": ["DONE"]},
-            "states: is none of PENDING, PROCESSING, COMPLETED, FAILED, CANCELLED (got 'DONE')",
+            "states: is none of PENDING, PROCESSING, COMPLETED, FAILED, CANCELLED",
         ),
         ({"states": ["failed"]}, "states: is none of"),
         ({"ids": ["7"]}, "ids: must be a whole number (got '7')"),

@@ -966,6 +966,58 @@ def test_an_operation_on_a_row_that_is_not_there_says_so(engine: Engine, operati
     assert (caught.value.domain, caught.value.tracking_id) == ("order", MISSING)
 
 
+def fence_of(db: Connection, job: int) -> tracker.Fence:
+    return tracker.fence(db, JobTracking, job, "test")[0]
+
+
+ON_ONE_ROW: dict[str, tuple[Status, Callable[[Connection, int], object]]] = {
+    "claim": (
+        Status.PENDING,
+        lambda db, job: tracker.claim(db, JobTracking, job, celery_task_id="task 1", worker="w1"),
+    ),
+    "mark_dispatched": (Status.PENDING, lambda db, job: tracker.mark_dispatched(db, JobTracking, [job])),
+    "heartbeat": (
+        Status.PROCESSING,
+        lambda db, job: tracker.heartbeat(db, JobTracking, fence_of(db, job)),
+    ),
+    "record": (
+        Status.PROCESSING,
+        lambda db, job: tracker.record(db, JobTracking, fence_of(db, job), {"payload": "found"}),
+    ),
+    "complete": (
+        Status.PROCESSING,
+        lambda db, job: tracker.complete(db, JobTracking, fence_of(db, job)),
+    ),
+    "fail": (
+        Status.PROCESSING,
+        lambda db, job: tracker.fail(db, JobTracking, fence_of(db, job), NoRetry("no"), error="no"),
+    ),
+    "retry": (
+        Status.PROCESSING,
+        lambda db, job: tracker.fail(db, JobTracking, fence_of(db, job), Retry(1), error="no"),
+    ),
+    "release": (Status.PROCESSING, lambda db, job: tracker.release(db, JobTracking, fence_of(db, job))),
+    "cancel": (Status.PROCESSING, lambda db, job: tracker.cancel(db, JobTracking, job, "no")),
+    "revive": (Status.FAILED, lambda db, job: tracker.revive(db, JobTracking, job)),
+    "move": (Status.PENDING, lambda db, job: tracker.move(db, JobTracking, job, Status.PROCESSING)),
+}
+
+
+@pytest.mark.parametrize("operation", ON_ONE_ROW)
+def test_an_operation_on_one_row_leaves_its_neighbours_alone(engine: Engine, operation: str) -> None:
+    status, operate = ON_ONE_ROW[operation]
+    job, *others = [add_job_in(engine, status) for _ in range(3)]
+    others += [add_job_in(engine, other) for other in Status]
+    before = [columns(engine, other) for other in others]
+    changed = columns(engine, job)
+
+    with engine.begin() as db:
+        operate(db, job)
+
+    assert before == [columns(engine, other) for other in others]
+    assert changed != columns(engine, job)
+
+
 def test_no_operation_commits(engine: Engine, order: dict[str, Any]) -> None:
     before = count_rows(engine, OrderTracking)
     with Session(engine) as db:

@@ -262,7 +262,7 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(fields=st.dictionaries(st.sampled_from([*OrderTracking.__table__.columns.keys(), "colour"]), JSON))
 def test_any_json_is_accepted_or_refused_by_the_name_of_a_field(fields: dict[str, Any]) -> None:
     refused = refusal(fields)

@@ -60,9 +60,9 @@ def make_application(
     """Build the application on the test's database and a queue of its own, with short delays."""
     made: list[Application] = []
 
-    def make(source: RatesSource | None = None, retry_base: float = 0.01) -> Application:
+    def make(source: RatesSource | None = None, retry_base: float = 0.01, **parts: Any) -> Application:
         settings = Settings.load(database_url=database_url, broker_url=redis_url, home=tmp_path)
-        application = build(settings, PortfolioSettings(retry_base=retry_base), source=source)
+        application = build(settings, PortfolioSettings(retry_base=retry_base), source=source, **parts)
         application.celery.conf.task_default_queue = request.node.name
         made.append(application)
         return application

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -344,20 +345,21 @@ class TrackedTask(Generic[ModelT]):
                     "next_attempt_at", due, "a row with prerequisites is due when they are met"
                 )
             fields = {**fields, "next_attempt_at": None}
-        row = tracker.create(db, model, fields, on_duplicate=request.on_duplicate)
-        if row.outcome is Added.EXISTING:
-            return row
-        if request.after:
-            ref = TrackingRef(self.domain.name, row.id)
-            wait_for(
-                db,
-                self._registry,
-                self._parts.schema,
-                ref,
-                request.after,
-                is_new=row.outcome is Added.CREATED,
-                if_unmet=request.if_unmet,
-            )
+        # A prerequisite that is refused takes the row back with it, and not the caller's transaction.
+        with db.begin_nested() if request.after else nullcontext():
+            row = tracker.create(db, model, fields, on_duplicate=request.on_duplicate)
+            if row.outcome is Added.EXISTING:
+                return row
+            if request.after:
+                wait_for(
+                    db,
+                    self._registry,
+                    self._parts.schema,
+                    TrackingRef(self.domain.name, row.id),
+                    request.after,
+                    is_new=row.outcome is Added.CREATED,
+                    if_unmet=request.if_unmet,
+                )
         may_wait = bool(request.after) or row.outcome is Added.RESTARTED
         if row.id not in self._hold(db, [row.id] if may_wait else []):
             for message in self._messages([row], request.fields):

@@ -20,11 +20,21 @@ class SourceName(StrEnum):
     """The ECB's feeds."""
 
 
+class PricesSourceName(StrEnum):
+    """Where ETF prices are fetched."""
+
+    BUNDLED = "bundled"
+    """The history of five ETFs that the application ships; needs no network."""
+    YAHOO = "yahoo"
+    """Yahoo Finance; needs the optional dependency ``yfinance``."""
+
+
 class PortfolioSettings(BaseSettings):
     """What the application can be told from outside.
 
     Attributes:
         rates_source: where exchange rates are fetched.
+        prices_source: where ETF prices are fetched.
         retry_base: delay before the first retry of a job, in seconds; at most a day, the longest delay.
     """
 
@@ -33,6 +43,7 @@ class PortfolioSettings(BaseSettings):
     )
 
     rates_source: SourceName = SourceName.BUNDLED
+    prices_source: PricesSourceName = PricesSourceName.BUNDLED
     retry_base: Annotated[float, Field(gt=0, le=86_400)] = 60.0
 
     @classmethod

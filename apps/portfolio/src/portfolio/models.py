@@ -123,6 +123,21 @@ class EtfUpdateTracking(BaseTaskTracking, Base):
     notes: Mapped[str | None] = mapped_column(Text)
 
 
+EXCHANGE_RATES: Final = "exchange_rates"
+"""Daily update of the exchange rates."""
+
+ETF_PRICES: Final = "etf_prices"
+"""Daily update of the prices of all ETFs; with ``_<etf id>`` behind it, of one."""
+
+
+def _check_daily(fields: Mapping[str, Any]) -> None:
+    update_type = fields["update_type"]
+    if update_type not in (EXCHANGE_RATES, ETF_PRICES) and not update_type[len(ETF_PRICES) + 1 :]:
+        raise InvalidField(
+            "update_type", update_type, f"is none of {EXCHANGE_RATES}, {ETF_PRICES}, {ETF_PRICES}_<etf id>"
+        )
+
+
 class DailyUpdateTracking(BaseTaskTracking, Base):
     """The decision, for one day and one kind of data, whether an update is due, and its outcome."""
 
@@ -131,6 +146,7 @@ class DailyUpdateTracking(BaseTaskTracking, Base):
         domain="daily_update",
         schema=TRACKING_SCHEMA,
         natural_key=NaturalKey(("update_date", "update_type"), "uq_daily_update"),
+        check=_check_daily,
     )
 
     update_date: Mapped[date] = mapped_column(Date)

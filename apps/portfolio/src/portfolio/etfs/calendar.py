@@ -57,6 +57,21 @@ CALENDARS = frozenset(_EXCHANGES)
 """The calendars that are known, each by the MIC of its exchange (ISO 10383)."""
 
 
+_SUFFIXES = {"AS": "XAMS", "DE": "XETR", "L": "XLON", "MI": "XMIL", "PA": "XPAR", "SW": "XSWX"}
+"""What Yahoo puts behind the symbols of an exchange; those of the US exchanges stand alone."""
+
+
+def calendar_of(symbol: str) -> str:
+    """Return the calendar that an ETF most likely keeps, going by its symbol.
+
+    Good enough to decide whether it is worth asking a source, which then says which calendar it is.
+
+    Args:
+        symbol: e.g. "MTUM" or "EUNL.DE".
+    """
+    return _SUFFIXES.get(symbol.rpartition(".")[2], NEW_YORK) if "." in symbol else NEW_YORK
+
+
 def trading_days(start: date, end: date, calendar: str = NEW_YORK) -> list[date]:
     """Return the days on which the exchange trades, oldest first.
 

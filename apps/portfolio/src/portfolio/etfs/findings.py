@@ -15,8 +15,10 @@ from decimal import Decimal
 from portfolio.etfs.calendar import missing_dates, newest_final_day, trading_days, why_it_is_closed
 from portfolio.etfs.conversion import LARGEST, PLACES
 from portfolio.etfs.errors import BadAnswer
+from portfolio.etfs.fields import check_day
 from portfolio.etfs.request import UpdateRequest
 from portfolio.etfs.sources import EtfInfo, PriceSeries, Rejected
+from tasktrail import InvalidField
 
 SHOWN = 10
 """How many rejected days the notes name."""
@@ -52,14 +54,19 @@ def examined(
         now: the time, with a time zone.
 
     Raises:
-        BadAnswer: it is about another ETF, or in no currency or in another than the ETF's.
+        BadAnswer: it is about another ETF, in no currency or in another than the ETF's, or not by day.
     """
     who = f"{source}, {request.symbol}"
     if not isinstance(series, PriceSeries):
         raise BadAnswer(who, f"a series of prices was expected, it is of type {type(series).__name__}")
     if series.symbol != request.symbol:
         raise BadAnswer(who, f"the answer is about {series.symbol!r}")
-    if not isinstance(series.currency, str) or not _CURRENCY.fullmatch(series.currency):
+    for day in series.prices:
+        try:
+            check_day("day", day)
+        except InvalidField as error:
+            raise BadAnswer(who, f"{day!r} is not a day") from error
+    if not _CURRENCY.fullmatch(str(series.currency)):
         raise BadAnswer(who, f"{series.currency!r} is not a currency")
     if series.currency != info.currency:
         raise BadAnswer(who, f"its prices are in {series.currency}, its facts say {info.currency}")

@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date
+from typing import Any, cast
 
-from sqlalchemy import ARRAY, CursorResult, Date, Numeric, String, bindparam, func, literal, select, tuple_
+from sqlalchemy import (
+    ARRAY,
+    CursorResult,
+    Date,
+    Numeric,
+    Result,
+    String,
+    bindparam,
+    func,
+    literal,
+    select,
+    tuple_,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -98,6 +111,5 @@ async def upsert_prices(db: AsyncSession, etf_id: str, source: str, prices: Mapp
     return _changed(await db.execute(statement))
 
 
-def _changed(result: object) -> int:
-    assert isinstance(result, CursorResult)  # noqa: S101  # tells the type checker; an INSERT has a count
-    return result.rowcount
+def _changed(result: Result[Any]) -> int:
+    return cast("CursorResult[Any]", result).rowcount

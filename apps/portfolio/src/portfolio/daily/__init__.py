@@ -1,0 +1,1 @@
+"""Daily updates: whether one is due, what it takes, and what came of it."""

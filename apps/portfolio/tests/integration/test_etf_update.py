@@ -1,0 +1,631 @@
+"""What an ETF update leaves in the database: prices in euro, and a row that says which days are missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from apps.portfolio.tests.settling import add_etfs, add_rates, only, rows, settle
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
+
+from portfolio.etfs.conversion import to_the_cent
+from portfolio.etfs.errors import SourceDown
+from portfolio.etfs.sources import BundledPrices, EtfInfo, PriceSeries, Rejected
+from portfolio.main import Application
+from portfolio.models import Etf, EtfPrice, EtfUpdateTracking, ExchangeRate, ExchangeRateUpdateTracking
+from tasktrail import InvalidField
+
+NOW = datetime(2022, 12, 29, 22, tzinfo=UTC)
+BUNDLED = BundledPrices()
+
+
+@dataclass
+class Wrapped:
+    """The bundled history with something done to its answers.
+
+    Attributes:
+        prices: changes the answer with the prices.
+        facts: changes the answer with the facts.
+        asked: what was asked for.
+    """
+
+    prices: Callable[[PriceSeries], Any] = lambda series: series
+    facts: Callable[[EtfInfo], Any] = lambda info: info
+    name: str = "bundled"
+    asked: list[tuple[str, date, date]] = field(default_factory=list)
+
+    async def fetch(self, symbol: str, start: date, end: date) -> PriceSeries:
+        self.asked.append((symbol, start, end))
+        return self.prices(await BUNDLED.fetch(symbol, start, end))
+
+    async def info(self, symbol: str) -> EtfInfo:
+        return self.facts(await BUNDLED.info(symbol))
+
+
+def altered(changes: Mapping[date, Any]) -> Callable[[PriceSeries], PriceSeries]:
+    """Give other prices on some days; ``None`` takes a day away."""
+
+    def change(series: PriceSeries) -> PriceSeries:
+        prices = {**series.prices, **changes}
+        return replace(series, prices={day: price for day, price in prices.items() if price is not None})
+
+    return change
+
+
+@pytest.fixture
+def make(make_application: Any, engine: Engine) -> Callable[..., Application]:
+    """Build the application after the end of the bundled history, with MTUM and the rates of late 2022."""
+    add_etfs(engine, "MTUM")
+    add_rates(engine, date(2022, 11, 25), date(2022, 12, 30))
+    return lambda prices=None, **more: make_application(prices=prices, clock=lambda: NOW, **more)
+
+
+def enqueue(
+    application: Application, start: str, end: str, update_type: str = "prices_only", etf_id: str = "MTUM"
+) -> int:
+    days = {"start_date": date.fromisoformat(start), "end_date": date.fromisoformat(end)}
+    return application.tasks.update_etf.enqueue(etf_id=etf_id, update_type=update_type, **days).id
+
+
+def stored(engine: Engine) -> dict[date, Decimal]:
+    return {price.date: price.price for price in rows(engine, EtfPrice)}
+
+
+def changes(engine: Engine, table: str) -> list[tuple[Any, ...]]:
+    """Return for each row of a table which transaction wrote it last."""
+    with engine.connect() as db:
+        return [tuple(row) for row in db.execute(text(f"SELECT ctid, xmin FROM {table} ORDER BY 1"))]
+
+
+@pytest.mark.parametrize(
+    ("symbol", "day", "rate_day", "usd", "rate", "eur", "cents"),
+    [
+        # Ordinary: 17 April 2014 was Maundy Thursday, and the ECB published.
+        ("MTUM", "2014-04-17", "2014-04-17", "52.934", "1.3855", "38.205702", "38.21"),
+        # Easter Monday: New York trades, the ECB is closed, so the rate of Maundy Thursday holds.
+        ("MTUM", "2014-04-21", "2014-04-17", "53.316", "1.3855", "38.481415", "38.48"),
+        # May Day 2020: likewise; the rate is that of 30 April.
+        ("QUAL", "2020-05-01", "2020-04-30", "84.786", "1.0876", "77.956969", "77.96"),
+    ],
+)
+def test_a_price_in_euro_is_the_price_in_dollars_by_the_rate_of_the_day(
+    make_application: Any,
+    engine: Engine,
+    published: Any,
+    symbol: str,
+    day: str,
+    rate_day: str,
+    usd: str,
+    rate: str,
+    eur: str,
+    cents: str,
+) -> None:
+    add_etfs(engine, symbol)
+    add_rates(engine, date.fromisoformat(rate_day), date.fromisoformat(rate_day))
+    application = make_application(clock=lambda: NOW)
+    enqueue(application, day, day, etf_id=symbol)
+    settle(application)
+    price = only(engine, EtfPrice)
+
+    assert (str(price.original_price), price.original_currency) == (usd + "000", "USD")
+    assert published[date.fromisoformat(rate_day)]["USD"] == rate
+    assert (price.price, price.currency) == (Decimal(eur), "EUR")
+    assert price.price == round(Decimal(usd) / Decimal(rate), 6)
+    assert to_the_cent(price.price) == Decimal(cents)
+    with engine.connect() as db:
+        checked = db.scalar(
+            text(
+                "SELECT count(*) FROM etf_prices p JOIN exchange_rates r ON r.date = :day AND"
+                " r.currency = 'USD' WHERE p.price = round(p.original_price / r.rate, 6)"
+            ),
+            {"day": rate_day},
+        )
+    assert checked == 1
+
+
+def test_two_days_that_the_source_does_not_give_are_the_two_missing_dates(
+    make: Callable[..., Application], engine: Engine
+) -> None:
+    removed = [date(2022, 12, 7), date(2022, 12, 20)]
+    application = make(Wrapped(altered(dict.fromkeys(removed))))
+    enqueue(application, "2022-12-01", "2022-12-23")
+    settle(application)
+    row = only(engine, EtfUpdateTracking)
+
+    assert (row.status, row.missing_dates, row.notes) == ("COMPLETED", removed, None)
+    assert len(stored(engine)) == 17 - 2
+    assert not set(removed) & set(stored(engine))
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "prices"),
+    [
+        ("2022-12-24", "2022-12-26", 0),  # a weekend, and Christmas Day made up for on Monday
+        ("2022-11-24", "2022-11-27", 1),  # Thanksgiving and a weekend around a Friday
+        ("2022-12-22", "2022-12-29", 4),  # the bundled history ends on the 28th
+    ],
+)
+def test_days_on_which_the_exchange_is_closed_and_days_the_source_never_has_are_not_missing(
+    make: Callable[..., Application], engine: Engine, start: str, end: str, prices: int
+) -> None:
+    application = make()
+    enqueue(application, start, end)
+    settle(application)
+    row = only(engine, EtfUpdateTracking)
+
+    assert (row.status, row.missing_dates, len(stored(engine))) == ("COMPLETED", [], prices)
+    after_the_end = end == "2022-12-29"
+    assert row.notes == ("bundled has no prices after 2022-12-28" if after_the_end else None)
+
+
+def test_a_price_that_is_not_final_is_neither_stored_nor_missed(
+    make_application: Any, make: Callable[..., Application], engine: Engine
+) -> None:
+    application = make_application(clock=lambda: datetime(2022, 12, 14, 21, 0, tzinfo=UTC))
+    enqueue(application, "2022-12-13", "2022-12-14")
+    settle(application)
+    row = only(engine, EtfUpdateTracking)
+
+    assert list(stored(engine)) == [date(2022, 12, 13)]
+    assert (row.status, row.missing_dates) == ("COMPLETED", [])
+    assert row.notes == "rejected 2022-12-14: the price is not final yet"
+
+
+def test_doing_it_again_writes_nothing(make: Callable[..., Application], engine: Engine) -> None:
+    application = make()
+    found = []
+    for _ in range(2):
+        enqueue(application, "2022-12-01", "2022-12-28", "full")
+        settle(application)
+        found.append([changes(engine, table) for table in ("etf_prices", "etfs")])
+    before, after = found
+
+    assert after == before
+    assert [row.status for row in rows(engine, EtfUpdateTracking)] == ["COMPLETED", "COMPLETED"]
+    assert len(before[0]) == 19
+
+
+def test_a_corrected_price_replaces_the_stored_one_and_leaves_the_others(
+    make: Callable[..., Application], engine: Engine
+) -> None:
+    day = date(2022, 12, 20)
+    with_an_error = make(Wrapped(altered({day: Decimal("1.5")})))
+    enqueue(with_an_error, "2022-12-01", "2022-12-28")
+    settle(with_an_error)
+    before = set(changes(engine, "etf_prices"))
+    wrong = stored(engine)[day]
+    application = make()
+    enqueue(application, "2022-12-01", "2022-12-28")
+    settle(application)
+
+    assert wrong == round(Decimal("1.5") / Decimal("1.0599"), 6)
+    assert stored(engine)[day] == round(Decimal("142.594") / Decimal("1.0599"), 6)
+    assert len(before - set(changes(engine, "etf_prices"))) == 1
+
+
+def test_prices_in_euro_keep_their_value_and_need_no_rate(
+    make: Callable[..., Application], engine: Engine
+) -> None:
+    source = Wrapped(
+        lambda series: replace(series, currency="EUR"), lambda info: replace(info, currency="EUR")
+    )
+    application = make(source)
+    with engine.begin() as db:
+        db.execute(text("DELETE FROM exchange_rates"))
+    enqueue(application, "2022-12-20", "2022-12-20")
+    settle(application)
+    price = only(engine, EtfPrice)
+
+    assert (price.price, price.original_price, price.original_currency) == (
+        Decimal("142.594"),
+        Decimal("142.594"),
+        "EUR",
+    )
+    assert rows(engine, ExchangeRateUpdateTracking) == []
+
+
+# What it fetches
+
+
+@pytest.mark.parametrize(
+    ("update_type", "facts", "prices", "missing"),
+    [("full", 1, 1, []), ("prices_only", 0, 1, []), ("manual", 0, 1, []), ("info_only", 1, 0, None)],
+)
+def test_the_type_of_an_update_says_what_is_fetched(
+    make: Callable[..., Application], engine: Engine, update_type: str, facts: int, prices: int, missing: Any
+) -> None:
+    source = Wrapped()
+    application = make(source)
+    enqueue(application, "2022-12-20", "2022-12-20", update_type)
+    settle(application)
+    row, etf = only(engine, EtfUpdateTracking), only(engine, Etf)
+
+    assert (row.status, len(stored(engine)), len(source.asked)) == ("COMPLETED", prices, prices)
+    assert row.missing_dates == missing
+    known = ("iShares MSCI USA Momentum Factor ETF", "USD", "US46432F3964")
+    assert (etf.name, etf.currency, etf.isin) == (known if facts else (None, None, None))
+
+
+def test_an_isin_that_the_source_does_not_say_stays_as_it_is_stored(
+    make: Callable[..., Application], engine: Engine
+) -> None:
+    application = make(Wrapped(facts=lambda info: replace(info, isin=None)))
+    with engine.begin() as db:
+        db.execute(text("UPDATE etfs SET isin = 'US46432F3964'"))
+    enqueue(application, "2022-12-20", "2022-12-20", "info_only")
+    settle(application)
+
+    assert only(engine, Etf).isin == "US46432F3964"
+    assert only(engine, Etf).name == "iShares MSCI USA Momentum Factor ETF"
+
+
+# Exchange rates that are not there yet
+
+
+def test_missing_rates_are_fetched_by_their_own_job_and_waited_for(
+    make: Callable[..., Application], engine: Engine
+) -> None:
+    days = [date(2022, 12, 19), date(2022, 12, 21)]
+    application = make()
+    with engine.begin() as db:
+        db.execute(ExchangeRate.__table__.delete().where(ExchangeRate.date.in_(days)))
+    enqueue(application, "2022-12-01", "2022-12-28")
+    settle(application)
+    row = only(engine, EtfUpdateTracking)
+
+    assert (row.status, row.attempts, row.attempt_log) == ("COMPLETED", 0, [])
+    assert len(stored(engine)) == 19
+    updates = rows(engine, ExchangeRateUpdateTracking)
+    assert [(update.update_date, update.status) for update in updates] == [(day, "COMPLETED") for day in days]
+    assert [needed.ref.id for needed in application.tasks.update_etf.prerequisites(row.id)] == [
+        update.id for update in updates
+    ]
+
+
+def test_updates_that_miss_the_same_rates_share_their_updates(
+    make: Callable[..., Application], engine: Engine
+) -> None:
+    add_etfs(engine, "QUAL", "SIZE")
+    application = make()
+    with engine.begin() as db:
+        db.execute(text("DELETE FROM exchange_rates"))
+    for symbol in ("MTUM", "QUAL", "SIZE"):
+        enqueue(application, "2022-12-12", "2022-12-16", etf_id=symbol)
+    settle(application)
+
+    assert [row.status for row in rows(engine, EtfUpdateTracking)] == ["COMPLETED"] * 3
+    assert [row.attempts for row in rows(engine, ExchangeRateUpdateTracking)] == [0] * 5
+    assert len(rows(engine, EtfPrice)) == 15
+
+
+class Down:
+    """A source of rates that never answers.
+
+    Attributes:
+        asked: the days it was asked for.
+    """
+
+    name = "down"
+
+    def __init__(self) -> None:
+        self.asked: list[date] = []
+
+    async def fetch(self, day: date, currencies: Any) -> Any:
+        self.asked.append(day)
+        raise SourceDown("down", "HTTP 503")
+
+
+def test_rates_that_do_not_come_fail_the_update_once_its_attempts_are_used_up(
+    make: Callable[..., Application], engine: Engine
+) -> None:
+    source = Down()
+    application = make(source=source)
+    with engine.begin() as db:
+        db.execute(text("DELETE FROM exchange_rates WHERE date = '2022-12-21'"))
+    enqueue(application, "2022-12-01", "2022-12-28")
+    settle(application)
+    row, rates = only(engine, EtfUpdateTracking), only(engine, ExchangeRateUpdateTracking)
+
+    message = "MissingRate: no exchange rate of USD is stored for 2022-12-21"
+    assert (row.status, row.attempts, row.error_message) == ("FAILED", 3, message)
+    assert [entry["error"] for entry in row.attempt_log] == [message] * 3
+    # Each attempt starts the update of the rates again: three attempts of it, then twice one more each.
+    assert (rates.status, len(source.asked)) == ("FAILED", 5)
+    assert stored(engine) == {}
+
+
+def test_a_failed_update_comes_through_when_it_is_started_again_after_its_rates(
+    make: Callable[..., Application], make_application: Any, engine: Engine
+) -> None:
+    broken = make(source=Down())
+    with engine.begin() as db:
+        db.execute(text("DELETE FROM exchange_rates WHERE date = '2022-12-21'"))
+    row_id = enqueue(broken, "2022-12-20", "2022-12-21")
+    settle(broken)
+    repaired = make_application(clock=lambda: NOW)
+    repaired.tasks.update_etf.retry(row_id)
+    settle(repaired)
+
+    assert only(engine, EtfUpdateTracking).status == "COMPLETED"
+    assert only(engine, ExchangeRateUpdateTracking).status == "COMPLETED"
+    assert len(stored(engine)) == 2
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"start_date": date(2022, 12, 21)}, "start_date: is after end_date, 2022-12-20"),
+        ({"update_type": "everything"}, "update_type: is none of full, prices_only, info_only, manual"),
+        ({"start_date": "2022-12-20"}, "start_date: must be a date"),
+        ({"etf_id": None}, "etf_id: may not be empty"),
+    ],
+)
+def test_bad_input_is_refused_before_there_is_a_row(
+    make: Callable[..., Application], engine: Engine, fields: dict[str, Any], error: str
+) -> None:
+    good = {
+        "etf_id": "MTUM",
+        "update_type": "full",
+        "start_date": date(2022, 12, 20),
+        "end_date": date(2022, 12, 20),
+    }
+    with pytest.raises(InvalidField, match=error):
+        make().tasks.update_etf.enqueue(**{**good, **fields})
+
+    assert rows(engine, EtfUpdateTracking) == []
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "error"),
+    [
+        ("2022-12-20", "2022-12-30", "InvalidField: end_date: it is in the future: in UTC it is 2022-12-29"),
+        ("1998-12-31", "2022-12-20", "InvalidField: start_date: the first exchange rates of the euro"),
+        ("2010-01-04", "2010-01-08", "HistoryBegins: the bundled history begins at 2014-01-02"),
+        ("2022-12-29", "2022-12-29", "HistoryEnds: the bundled history ends at 2022-12-28"),
+    ],
+)
+def test_a_range_without_prices_fails_the_row_at_once_and_says_why(
+    make: Callable[..., Application], engine: Engine, start: str, end: str, error: str
+) -> None:
+    application = make()
+    enqueue(application, start, end)
+    settle(application)
+    row = only(engine, EtfUpdateTracking)
+
+    assert (row.status, row.attempts) == ("FAILED", 1)
+    assert row.error_message.startswith(error)
+    assert stored(engine) == {}
+
+
+@pytest.mark.parametrize("symbol", ["ACME", "nonsense", None])
+def test_an_etf_that_the_source_does_not_know_fails_the_row_at_once(
+    make: Callable[..., Application], engine: Engine, symbol: str | None
+) -> None:
+    with Session(engine) as db:
+        db.add(Etf(id="7", symbol=symbol))
+        db.commit()
+    application = make()
+    enqueue(application, "2022-12-20", "2022-12-20", etf_id="7")
+    settle(application)
+    row = only(engine, EtfUpdateTracking)
+
+    errors = {
+        "ACME": "UnknownEtf: bundled knows no ETF with the symbol ACME",
+        "nonsense": "InvalidField: symbol: a symbol is",
+        None: "UnknownEtf: bundled knows no ETF with the symbol 7",
+    }
+    assert (row.status, row.attempts) == ("FAILED", 1)
+    assert row.error_message.startswith(errors[symbol])
+
+
+def test_an_etf_that_is_not_in_the_database_fails_the_row_at_once(
+    make: Callable[..., Application], engine: Engine
+) -> None:
+    application = make()
+    enqueue(application, "2022-12-20", "2022-12-20")
+    with engine.begin() as db:  # as in a database whose legacy tables lack the key
+        db.execute(text("ALTER TABLE tracking.etf_updates DROP CONSTRAINT etf_updates_etf_id_fkey"))
+        db.execute(text("DELETE FROM etfs"))
+    settle(application)
+    row = only(engine, EtfUpdateTracking)
+
+    assert (row.status, row.attempts) == ("FAILED", 1)
+    assert row.error_message == "UnknownEtf: the database knows no ETF with the symbol MTUM"
+
+
+# A source that answers nonsense
+
+
+@pytest.mark.parametrize(
+    ("price", "reason"),
+    [
+        (Decimal("NaN"), "NaN is not a price"),
+        (Decimal("sNaN"), "sNaN is not a price"),
+        (Decimal("Infinity"), "Infinity is not a price"),
+        (Decimal("-142.594"), "-142.594 is not a price"),
+        (Decimal(0), "0 is not a price"),
+        (Decimal("1e30"), "1E+30 is not a price"),
+        (Decimal("142.5941234"), "142.5941234 has too many decimals"),
+        (142.594, "142.594 is not a price"),
+        ("142.594", "142.594 is not a price"),
+        (float("nan"), "nan is not a price"),
+        (True, "True is not a price"),
+        ("<html><body>Too many requests, please try again later</body></html>", "<html>"),
+    ],
+)
+def test_a_figure_that_is_no_price_is_a_missing_date_and_is_named_in_the_notes(
+    make: Callable[..., Application], engine: Engine, price: Any, reason: str
+) -> None:
+    day = date(2022, 12, 20)
+    application = make(Wrapped(altered({day: price})))
+    enqueue(application, "2022-12-19", "2022-12-21")
+    settle(application)
+    row = only(engine, EtfUpdateTracking)
+
+    assert (row.status, row.missing_dates) == ("COMPLETED", [day])
+    assert row.notes.startswith(f"rejected {day}: {reason}")
+    assert set(stored(engine)) == {date(2022, 12, 19), date(2022, 12, 21)}
+
+
+@pytest.mark.parametrize(
+    ("day", "reason"),
+    [
+        (date(2022, 12, 15), "nobody asked for that day"),
+        (date(2023, 1, 3), "nobody asked for that day"),
+        (date(2022, 12, 17), "2022-12-17 is a Saturday"),
+        (date(2022, 12, 26), "2022-12-26 is Christmas Day"),
+    ],
+)
+def test_a_price_of_a_day_that_has_none_is_not_stored(
+    make: Callable[..., Application], engine: Engine, day: date, reason: str
+) -> None:
+    application = make(Wrapped(altered({day: Decimal(1)})))
+    enqueue(application, "2022-12-16", "2022-12-28")
+    settle(application)
+    row = only(engine, EtfUpdateTracking)
+
+    assert (row.status, row.missing_dates) == ("COMPLETED", [])
+    assert row.notes.startswith(f"rejected {day}: {reason}")
+    assert day not in stored(engine)
+
+
+def test_what_the_source_rejected_itself_is_in_the_notes_but_no_more_than_fits(
+    make: Callable[..., Application], engine: Engine
+) -> None:
+    days = [date(2022, 12, day) for day in range(1, 24) if date(2022, 12, day).weekday() < 5]
+
+    def reject_all(series: PriceSeries) -> PriceSeries:
+        rejected = tuple(Rejected(day, "'NaN' is not a price") for day in days)
+        return replace(series, prices={}, rejected=rejected)
+
+    application = make(Wrapped(reject_all))
+    enqueue(application, "2022-12-01", "2022-12-23")
+    settle(application)
+    row = only(engine, EtfUpdateTracking)
+
+    assert (row.status, row.missing_dates, stored(engine)) == ("COMPLETED", days, {})
+    assert row.notes.count("'NaN' is not a price") == 10
+    assert row.notes.endswith("; rejected 7 more")
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (lambda series: "<html>", "a series of prices was expected, it is of type str"),
+        (lambda series: None, "a series of prices was expected, it is of type NoneType"),
+        (lambda series: replace(series, symbol="QUAL"), "the answer is about 'QUAL'"),
+        (lambda series: replace(series, currency="dollars"), "'dollars' is not a currency"),
+        (lambda series: replace(series, currency=None), "None is not a currency"),
+        (lambda series: replace(series, currency="CHF"), "its prices are in CHF, its facts say USD"),
+        (lambda series: replace(series, prices={"2022-12-20": Decimal(1)}), "'2022-12-20' is not a day"),
+        (
+            lambda series: replace(series, prices={datetime(2022, 12, 20, tzinfo=UTC): Decimal(1)}),
+            "is not a day",
+        ),
+    ],
+)
+def test_an_answer_that_is_nonsense_as_a_whole_is_an_error_and_stores_nothing(
+    make: Callable[..., Application], engine: Engine, answer: Any, error: str
+) -> None:
+    application = make(Wrapped(answer))
+    enqueue(application, "2022-12-20", "2022-12-20", "full")
+    settle(application)
+    row = only(engine, EtfUpdateTracking)
+
+    assert (row.status, row.attempts) == ("FAILED", 3)
+    assert row.error_message.startswith("BadAnswer: bundled, MTUM: ")
+    assert error in row.error_message
+    assert (stored(engine), only(engine, Etf).name) == ({}, None)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<!DOCTYPE html><html><body>503 Service Unavailable</body></html>\n",
+        b"Date,MTUM\n2022-12-20,142.594\n2022-12-21,14",
+        b"Date,MTUM\n",
+        b"Date,MTUM\n2022-12-20,142.594,1\n",
+        b"\xff\xfe\x00",
+    ],
+)
+def test_a_damaged_file_fails_the_row_at_once_and_stores_nothing(
+    make: Callable[..., Application], engine: Engine, tmp_path: Any, content: bytes
+) -> None:
+    file = tmp_path / "prices.csv"
+    file.write_bytes(content)
+    application = make(BundledPrices(file))
+    enqueue(application, "2022-12-20", "2022-12-21")
+    settle(application)
+    row = only(engine, EtfUpdateTracking)
+
+    assert (row.status, row.attempts) == ("FAILED", 1)
+    assert row.error_message.startswith("HistoryUnreadable: the bundled history cannot be read: ")
+    assert stored(engine) == {}
+
+
+def test_bad_figures_in_a_file_are_missing_dates(
+    make: Callable[..., Application], engine: Engine, tmp_path: Any
+) -> None:
+    file = tmp_path / "prices.csv"
+    lines = [
+        "Date,MTUM",
+        "2022-12-19,143",
+        "2022-12-20,NaN",
+        "2022-12-21,-5",
+        "2022-12-22,",
+        "2022-12-23,145",
+    ]
+    file.write_text("\n".join(lines) + "\n")
+    application = make(BundledPrices(file))
+    enqueue(application, "2022-12-19", "2022-12-23")
+    settle(application)
+    row = only(engine, EtfUpdateTracking)
+
+    assert row.missing_dates == [date(2022, 12, day) for day in (20, 21, 22)]
+    assert list(stored(engine)) == [date(2022, 12, 19), date(2022, 12, 23)]
+
+
+def test_a_source_that_is_down_is_asked_again_while_attempts_are_left(
+    make: Callable[..., Application], engine: Engine
+) -> None:
+    def fail(series: PriceSeries) -> PriceSeries:
+        raise SourceDown("bundled, MTUM", "HTTP 503")
+
+    source = Wrapped(fail)
+    application = make(source)
+    enqueue(application, "2022-12-20", "2022-12-20")
+    settle(application)
+    row = only(engine, EtfUpdateTracking)
+
+    assert (row.status, row.attempts, len(source.asked)) == ("FAILED", 3, 3)
+    assert row.error_message == "SourceDown: bundled, MTUM: HTTP 503"
+
+
+def test_no_transaction_is_open_while_the_source_is_asked(
+    make: Callable[..., Application], engine: Engine
+) -> None:
+    open_ones: list[int] = []
+
+    def look(series: PriceSeries) -> PriceSeries:
+        query = (
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND state = 'idle in transaction'"
+        )
+        with engine.connect() as db:
+            open_ones.append(db.scalar(text(query)))
+        return series
+
+    application = make(Wrapped(look))
+    enqueue(application, "2022-12-20", "2022-12-20", "full")
+    settle(application)
+
+    assert open_ones == [0]

@@ -1,0 +1,100 @@
+"""Adding rows, and noting that their messages went out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Connection, Row
+from sqlalchemy.orm import Session
+
+from tasktrail import statements
+from tasktrail.errors import (
+    DuplicateTracking,
+    TrackingNotFound,
+    WrongState,
+)
+from tasktrail.fields import checked
+from tasktrail.models import BaseTaskTracking
+from tasktrail.states import REVIVABLE, Status
+from tasktrail.tracker.operating import revive
+from tasktrail.tracker.reading import by_natural_key, get, natural_key_of
+from tasktrail.tracker.values import Added, AddedRow, Database, OnDuplicate
+
+
+def create(
+    db: Database,
+    model: type[BaseTaskTracking],
+    fields: Mapping[str, Any],
+    *,
+    on_duplicate: OnDuplicate = "error",
+) -> AddedRow:
+    """Add a PENDING row, or find the one that tracks the same unit of work.
+
+    Args:
+        db: session or connection; the caller commits.
+        model: the domain's model.
+        fields: domain columns, and ``max_attempts``, ``next_attempt_at`` or ``celery_task_id`` if wanted.
+        on_duplicate: when the natural key is taken, ``"return"`` the row there is; ``"restart"`` it if it is
+            FAILED or CANCELLED, else return it; or raise an ``"error"``.
+
+    Returns:
+        The row and how it came about.
+
+    Raises:
+        InvalidField: a field is not acceptable; nothing was written.
+        DuplicateTracking: the natural key is taken and ``on_duplicate`` is ``"error"``.
+    """
+    values = checked(model, fields)
+    values.setdefault("celery_task_id", str(uuid4()))
+    while True:
+        added = db.execute(statements.insert_if_absent(model), values).first()
+        if added is not None:
+            return AddedRow(added.id, values["celery_task_id"], Added.CREATED, Status.PENDING)
+        key = natural_key_of(model, values)
+        there = by_natural_key(db, model, key)
+        if there is None:
+            continue  # deleted between the two statements: try to add again
+        status = Status(there.status)
+        if on_duplicate == "error":
+            raise DuplicateTracking(model.__tracking__.domain, there.id, key, status)
+        if on_duplicate == "restart" and status in REVIVABLE:
+            return _restart(db, model, there, grant=values.get("max_attempts") or 1)
+        return AddedRow(there.id, there.celery_task_id, Added.EXISTING, status)
+
+
+def create_many(
+    db: Session | Connection, model: type[BaseTaskTracking], rows: Iterable[Mapping[str, Any]]
+) -> list[AddedRow]:
+    """Add many PENDING rows in one statement; rows whose natural key is taken are left out.
+
+    Args:
+        db: session or connection; the caller commits.
+        model: the domain's model.
+        rows: the fields of each row, all with the same names.
+
+    Returns:
+        The rows that are new.
+
+    Raises:
+        InvalidField: a field of any row is not acceptable; nothing was written.
+    """
+    values = [{"celery_task_id": str(uuid4()), **checked(model, row)} for row in rows]
+    if not values:
+        return []
+    added = db.execute(statements.insert_many_if_absent(model), values)
+    return [AddedRow(row.id, row.celery_task_id, Added.CREATED, Status.PENDING) for row in added]
+
+
+def mark_dispatched(db: Database, model: type[BaseTaskTracking], ids: Sequence[int]) -> None:
+    """Note that the messages of these rows went out; rows no longer PENDING are left alone."""
+    db.execute(statements.mark_dispatched_if_pending(model), {"ids": list(ids)})
+
+
+def _restart(db: Database, model: type[BaseTaskTracking], there: Row[Any], *, grant: int) -> AddedRow:
+    try:
+        return revive(db, model, there.id, grant=grant)
+    except (WrongState, TrackingNotFound):  # somebody else restarted or removed it just now
+        row = get(db, model, there.id)
+        return AddedRow(row.id, row.celery_task_id, Added.EXISTING, Status(row.status))
