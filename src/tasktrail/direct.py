@@ -58,7 +58,7 @@ class Prepared:
         """Return how columns are converted; that of a number depends on the type the server sends it as."""
         codes = [column.type_code for column in cursor.description or ()]
         found: list[tuple[str, Convert]] = []
-        for entry, code in zip(self._entries, codes, strict=True):
+        for entry, code in zip(self._entries, codes, strict=False):  # a text does not say what it returns
             convert = entry.type._cached_result_processor(self._dialect, code)  # noqa: SLF001
             if convert is not None:
                 found.append((str(entry.keyname), convert))

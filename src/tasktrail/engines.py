@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Final, Literal, TypeAlias
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -201,7 +201,7 @@ class Engines:
     def _one_line(self, error: BaseException | None) -> str:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return (
-            f"the database at {self._url.render_as_string()} cannot be used: {lines[0]}. "
+            f"the database at {_shown(self._url)} cannot be used: {lines[0]}. "
             "Is it running, and is TASKTRAIL_DATABASE_URL right?"
         )
 
@@ -219,6 +219,12 @@ def _replace_dropped(engine: Engine) -> None:
         record.info[_LENT] = True  # a fresh one is not looked at: its first bytes may still be on their way
 
     event.listen(engine, "checkout", look)
+
+
+def _shown(url: URL) -> str:
+    """Return a URL without its password, wherever that stands."""
+    secrets = {"password", "passfile", "sslpassword"} & url.query.keys()
+    return url.difference_update_query(secrets).render_as_string()
 
 
 def is_connection_error(error: DBAPIError) -> bool:

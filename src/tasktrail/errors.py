@@ -31,6 +31,7 @@ The docstring of an exception is its default message; what it knows is in its at
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Literal
@@ -200,8 +201,8 @@ class RetryIn(TasktrailError):
     """The job asked to be tried again later."""
 
     def __init__(self, seconds: float, message: str | None = None) -> None:
-        if seconds < 0:
-            raise InvalidField("seconds", seconds, "a delay cannot be negative")
+        if not 0 <= seconds < math.inf:
+            raise InvalidField("seconds", seconds, "a delay is a number of seconds, 0 or more")
         self.seconds = seconds
         super().__init__(message or f"asked to be tried again in {seconds:g} s")
 
@@ -222,8 +223,11 @@ def describe(error: BaseException) -> str:
     Returns:
         The text, never empty.
     """
-    message = str(error)
     name = type(error).__name__
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001  # an error that breaks while it explains itself is an error all the same
+        return name
     return clean_text(f"{name}: {message}" if message else name)
 
 
@@ -243,7 +247,10 @@ def clean_text(text: str, limit: int = ERROR_TEXT_LIMIT) -> str:
     if len(encoded) <= limit:
         return storable
     note = f" … [cut, {len(encoded)} bytes]"
-    return encoded[: limit - len(note.encode("utf-8"))].decode("utf-8", "ignore") + note
+    room = limit - len(note.encode("utf-8"))
+    if room < 0:
+        return encoded[:limit].decode("utf-8", "ignore")
+    return encoded[:room].decode("utf-8", "ignore") + note
 
 
 def _rebuilt(

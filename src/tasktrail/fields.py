@@ -21,6 +21,8 @@ from sqlalchemy import (
     Column,
     Date,
     DateTime,
+    Enum,
+    Float,
     Integer,
     Numeric,
     SmallInteger,
@@ -154,11 +156,31 @@ def _check_date(name: str, _: Any, value: object, __: str | None) -> None:
         raise InvalidField(name, value, "must be a date")
 
 
-def _check_number(name: str, _: Any, value: object, __: str | None) -> None:
+def _check_number(name: str, kind: Any, value: object, _: str | None) -> None:
     if not isinstance(value, int | float | Decimal) or isinstance(value, bool):
         raise InvalidField(name, value, "must be a number")
-    if not math.isfinite(value):
+    if not isinstance(value, int) and not math.isfinite(value):
         raise InvalidField(name, value, "must be finite")
+    precision, scale = getattr(kind, "precision", None), getattr(kind, "scale", None) or 0
+    if isinstance(kind, Numeric) and precision is not None:
+        largest = Decimal(10) ** (precision - scale) - Decimal(5) / Decimal(10) ** (scale + 1)
+        if abs(Decimal(value)) >= largest:  # what rounds to more digits than the column has
+            raise InvalidField(name, value, f"has more than {precision - scale} digits before the point")
+
+
+def _check_float(name: str, kind: Any, value: object, _: str | None) -> None:
+    _check_number(name, kind, value, None)
+    if isinstance(value, int):
+        try:
+            float(value)
+        except OverflowError:
+            raise InvalidField(name, value, "does not fit a floating-point number") from None
+
+
+def _check_choice(name: str, kind: Any, value: object, _: str | None) -> None:
+    is_member = kind.enum_class is not None and isinstance(value, kind.enum_class)
+    if not is_member and value not in kind.enums:
+        raise InvalidField(name, value, f"must be one of {', '.join(kind.enums)}")
 
 
 def _check_array(name: str, kind: Any, value: object, pattern: str | None) -> None:
@@ -190,10 +212,12 @@ def _check_json(name: str, _: Any, value: object, __: str | None) -> None:
 
 _CHECKS: Final[tuple[tuple[type[TypeEngine[Any]], Callable[[str, Any, object, str | None], None]], ...]] = (
     (Boolean, _check_boolean),
+    (Enum, _check_choice),
     (String, _check_text),
     (Integer, _check_integer),
     (DateTime, _check_datetime),
     (Date, _check_date),
+    (Float, _check_float),
     (Numeric, _check_number),
     (ARRAY, _check_array),
     (JSON, _check_json),

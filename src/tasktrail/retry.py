@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -72,12 +73,14 @@ class RetryPolicy:
         """Refuse numbers with which no schedule can be made."""
         if self.max_attempts < 1:
             raise ConfigurationError(f"max_attempts: must be at least 1 (got {self.max_attempts})")
-        if self.base < 0:
-            raise ConfigurationError(f"base: a delay cannot be negative (got {self.base})")
-        if self.factor < 1:
+        if not 0 <= self.base < math.inf:
+            raise ConfigurationError(f"base: a delay is a number of seconds, 0 or more (got {self.base})")
+        if not 1 <= self.factor < math.inf:
             raise ConfigurationError(f"factor: delays may not shrink, so at least 1 (got {self.factor})")
-        if self.cap < self.base:
-            raise ConfigurationError(f"cap: must not be below base (got {self.cap} < {self.base})")
+        if not self.base <= self.cap < math.inf:
+            raise ConfigurationError(
+                f"cap: a number of seconds, not below base, {self.base} (got {self.cap})"
+            )
 
     def delay(self, retries: int) -> float:
         """Return the delay before a retry, without jitter.
@@ -88,6 +91,8 @@ class RetryPolicy:
         Returns:
             The delay in seconds.
         """
+        if not self.base:
+            return 0.0
         try:
             return min(self.base * self.factor**retries, self.cap)
         except OverflowError:
@@ -153,7 +158,7 @@ def requested_delay(error: BaseException, now: datetime) -> float | Literal[Fals
     if attribute is False:
         return False
     if isinstance(attribute, int | float) and attribute is not True:
-        return _seconds(float(attribute))
+        return _seconds(attribute)
     headers = getattr(getattr(error, "response", None), "headers", None)
     header = headers.get("Retry-After") if headers is not None and hasattr(headers, "get") else None
     return parse_retry_after(header, now) if isinstance(header, str) else None
@@ -171,10 +176,10 @@ def parse_retry_after(header: str, now: datetime) -> float | None:
     """
     text = header.strip()
     if text.isascii() and text.isdigit():
-        return _seconds(float(text))
+        return _seconds(int(text))
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
@@ -182,4 +187,8 @@ def parse_retry_after(header: str, now: datetime) -> float | None:
 
 
 def _seconds(value: float) -> float | None:
-    return value if 0 <= value < float("inf") else None
+    """Return a delay as a float, which a long integer may not fit; ``None`` for what is no delay."""
+    try:
+        return float(value) if 0 <= value < math.inf else None
+    except OverflowError:
+        return None

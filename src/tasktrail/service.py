@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, ClassVar, Generic, NoReturn, TypeVar
@@ -223,12 +224,12 @@ def retry_with_backoff(
     """
     countdown = policy.delay(task.request.retries or 0) if seconds is None else seconds
     reason = error if isinstance(error, Exception) else RuntimeError(describe(error))
-    raise task.retry(exc=reason, countdown=countdown, max_retries=None, throw=False)
+    raise task.retry(exc=reason, countdown=countdown, max_retries=sys.maxsize, throw=False)
 
 
 def _status(name: Status | str) -> Status:
     try:
-        return Status(name.upper())
+        return Status(str(name).upper())
     except ValueError:
         raise InvalidField("status", name, f"is none of {', '.join(Status)}") from None
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError
 
 from tasktrail.errors import ConfigurationError
 
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 ENVIRONMENT_PREFIX = "TASKTRAIL_"
 
@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     maintenance_interval: Seconds = 1.0
     redispatch_after: Seconds = 60.0
     prune_interval: Seconds = 60.0
-    retention: Annotated[float, Field(gt=0)] = 30.0
+    retention: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     shutdown_grace: Seconds = 30.0
 
     @field_validator("database_url")
@@ -66,7 +66,7 @@ class Settings(BaseSettings):
             return None
         try:
             url = make_url(value.get_secret_value())
-        except ArgumentError:
+        except (ArgumentError, ValueError):
             raise ValueError("is not a database URL; write postgresql://user@host:5432/name") from None
         if url.get_backend_name() not in {"postgresql", "postgres"}:
             raise ValueError(f"names {url.get_backend_name()!r}; tasktrail works on postgresql:// only")
@@ -77,7 +77,9 @@ class Settings(BaseSettings):
     def _broker_is_known(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
-        scheme = value.get_secret_value().partition("://")[0]
+        scheme, separator, _ = value.get_secret_value().partition("://")
+        if not separator:
+            raise ValueError("is not a broker URL; write redis://… or amqp://…")
         if scheme not in {"redis", "rediss", "redis+socket", "amqp", "amqps", "pyamqp", "sentinel"}:
             raise ValueError(f"names the transport {scheme!r}; write redis://… or amqp://…")
         return value

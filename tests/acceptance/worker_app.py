@@ -25,6 +25,8 @@ from tests.support import (
 
 QUEUE = os.environ.get("TEST_QUEUE", "tests")
 FOLDER = Path(os.environ.get("TEST_FOLDER", "."))
+VISIBILITY_TIMEOUT = 60
+"""After so many seconds Redis delivers a message again that was not acknowledged."""
 
 
 BUILT: list[Tasks] = []
@@ -102,7 +104,7 @@ async def _ahold(run: Run[AsyncJobTracking]) -> None:
     try:
         await run.asession.execute(insert(Effect).values(job_id=run.id))
         _tell(run, f"pid {os.getpid()}")
-        while not _may_go(run):
+        while not _may_go(run):  # noqa: ASYNC110  # the test says so from another process
             await asyncio.sleep(0.01)
     except asyncio.CancelledError:
         _tell(run, f"cancelled, {run.cancel_reason}")
@@ -134,6 +136,12 @@ def _misbehave(run: Run[JobTracking] | Run[AsyncJobTracking]) -> None:
             raise RetryIn(7200)
         case "effect in three hours" if run.number == 1:
             raise RetryIn(3 * 3600)
+        case payload:
+            _take_the_process_down(payload)
+
+
+def _take_the_process_down(payload: str) -> None:
+    match payload:
         case "exit":
             sys.exit(3)
         case "interrupt":
@@ -152,7 +160,7 @@ def build(settings: Settings, queue: str = QUEUE) -> Tasks:
         worker_prefetch_multiplier=4,
         broker_connection_retry_on_startup=True,
         worker_hijack_root_logger=False,
-        broker_transport_options={"visibility_timeout": int(os.environ.get("TEST_VISIBILITY", "3600"))},
+        broker_transport_options={"visibility_timeout": VISIBILITY_TIMEOUT},
     )
     return Tasks(Trail(celery, settings, schema=SCHEMA))
 

@@ -29,18 +29,18 @@ class Blow(StrEnum):
 
 
 PER_MINUTE: Final = {
-    Blow.KILL_CHILD: 12,
-    Blow.KILL_WORKER: 2,
-    Blow.ORPHAN_POOL: 2,
-    Blow.PAUSE_CHILD: 9,
-    Blow.PAUSE_WORKER: 2,
+    Blow.KILL_CHILD: 10,
+    Blow.KILL_WORKER: 1.5,
+    Blow.ORPHAN_POOL: 1.5,
+    Blow.PAUSE_CHILD: 8,
+    Blow.PAUSE_WORKER: 1.5,
     Blow.STOP_BROKER: 1,
     Blow.CRASH_BROKER: 1,
-    Blow.RESTART_POSTGRES: 2,
-    Blow.CRASH_POSTGRES: 3,
-    Blow.DOUBLE_MESSAGES: 12,
+    Blow.RESTART_POSTGRES: 1.5,
+    Blow.CRASH_POSTGRES: 2,
+    Blow.DOUBLE_MESSAGES: 10,
     Blow.CANCEL_ROWS: 8,
-    Blow.TERMINATE_WORKER: 2,
+    Blow.TERMINATE_WORKER: 1,
 }
 """How often each blow falls; at least once, also in a short run."""
 

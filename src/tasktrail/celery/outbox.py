@@ -37,6 +37,11 @@ class Outbox:
         """Forget what was written in a transaction that was rolled back, or in a savepoint below it."""
         self.waiting = [entry for entry in self.waiting if not _is_within(entry[0], ended)]
 
+    def ended(self, _: Session, ended: SessionTransaction) -> None:
+        """Forget what was neither committed nor rolled back: a session that is closed says neither."""
+        if ended.parent is None:
+            self.waiting = []
+
 
 def send_after_commit(session: Session, message: Message, send: Send) -> None:
     """Send a message once the session's present transaction is committed; never if it is rolled back.
@@ -51,6 +56,7 @@ def send_after_commit(session: Session, message: Message, send: Send) -> None:
         outbox = session.info[_KEY] = Outbox()
         event.listen(session, "after_commit", outbox.committed)
         event.listen(session, "after_soft_rollback", outbox.rolled_back)
+        event.listen(session, "after_transaction_end", outbox.ended)
     outbox.waiting.append((session.get_nested_transaction() or session.get_transaction(), message, send))
 
 
