@@ -28,7 +28,9 @@ class Prepared:
 
     def __init__(self, statement: Any, dialect: Dialect) -> None:
         compiled: SQLCompiler = statement.compile(dialect=dialect)
-        self.can_run = not compiled.post_compile_params and isinstance(dialect, DefaultDialect)
+        # The columns of an INSERT depend on its parameters, so it is not the same text each time.
+        is_constant = not compiled.post_compile_params and not compiled.isinsert
+        self.can_run = is_constant and isinstance(dialect, DefaultDialect)
         self.text = str(compiled)
         self.defaults = {name: value for name, value in compiled.params.items() if value is not None}
         self.names = frozenset(compiled.params)

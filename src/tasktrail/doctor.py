@@ -223,7 +223,8 @@ def stuck_rows(trail: Trail, db: Connection) -> Iterator[Finding]:
         for what, *guard in cases:
             count = db.execute(select(func.count()).select_from(table).where(*guard)).scalar_one()
             if count:
-                message = f"{count} rows are {what}; run a worker with maintenance, or `tasktrail maintain`"
+                rows = "1 row is" if count == 1 else f"{count} rows are"
+                message = f"{rows} {what}; run a worker with maintenance, or `tasktrail maintain`"
                 yield Finding("stuck rows", Severity.ERROR, domain.name, message)
 
 

@@ -26,6 +26,9 @@ CONNECTION_ERRORS: Final = (
 )
 """What SQLAlchemy and the driver raise when a connection fails, among other things."""
 
+UNLIMITED: Final = -1
+"""How many connections a pool may add: as many as there are jobs at once, which the worker limits."""
+
 Durability: TypeAlias = Literal["durable", "relaxed"]
 Kind: TypeAlias = Literal["transactions", "durable", "relaxed"]
 """An engine for sessions, and one for each kind of connection on which every statement commits."""
@@ -82,7 +85,7 @@ class Engines:
         with made.lock:
             if made.asynchronous is None:
                 made.asynchronous = create_async_engine(
-                    self._url, connect_args=self._arguments("transactions")
+                    self._url, connect_args=self._arguments("transactions"), max_overflow=UNLIMITED
                 )
                 _replace_dropped(made.asynchronous.sync_engine)
             return made.asynchronous
@@ -166,10 +169,14 @@ class Engines:
     def _create(self, kind: Kind) -> Engine:
         arguments = self._arguments(kind)
         if kind == "transactions":
-            return create_engine(self._url, connect_args=arguments)
+            return create_engine(self._url, connect_args=arguments, max_overflow=UNLIMITED)
         # Nothing is open when such a connection goes back, so there is nothing to roll back.
         return create_engine(
-            self._url, connect_args=arguments, isolation_level="AUTOCOMMIT", pool_reset_on_return=None
+            self._url,
+            connect_args=arguments,
+            isolation_level="AUTOCOMMIT",
+            pool_reset_on_return=None,
+            max_overflow=UNLIMITED,
         )
 
     def _arguments(self, kind: Kind) -> dict[str, object]:

@@ -115,7 +115,7 @@ def log_with(table: Table, outcome: ColumnElement[str]) -> ColumnElement[Any]:
         literal("outcome", String()),
         outcome,
         literal("error", String()),
-        bindparam("error", type_=Text()),
+        func.coalesce(bindparam("error", type_=Text()), "no reason given"),
         literal("worker", String()),
         table.c.worker,
         type_=JSONB,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -23,12 +22,6 @@ from tests.rabbitmq import RabbitMQ
 
 ROOT: Final = Path(__file__).parents[2]
 STOP_SECONDS: Final = 5.0
-KNOWN_DESERTIONS: Final = {
-    "AttributeError(\"'NoneType' object has no attribute 'hostname'\")": "kombu cannot put messages back"
-    " on a connection to Redis that it has given up, when it loses Redis",
-    "WorkerLostError('Could not start worker processes')": "a child was killed before the worker's loop began",
-}
-"""How a worker of Celery 5.7 ends by itself, and why; a supervisor starts another one, here as in production."""
 
 
 class Broker(ABC):
@@ -112,10 +105,17 @@ class Worker:
         """Whether the main process runs."""
         return self.process.poll() is None
 
-    def last_words(self) -> str:
-        """Return why it ended, as far as it said so."""
-        said = re.findall(r"Unrecoverable error: (.*)", self.log.read_text("utf-8", "replace"))
-        return said[-1] if said else f"exit code {self.process.returncode}, see {self.log}"
+    def last_words(self) -> tuple[str, bool]:
+        """Return why it ended, and whether it was Celery's own failing.
+
+        Celery 5.7 ends a worker that loses Redis while it has messages (kombu fails to put them back on a
+        connection that it has given up), one whose child is killed before its loop begins, and one whose child
+        is killed in the middle of an answer. A supervisor starts another one, here as in production.
+        """
+        _, unrecoverable, end = self.log.read_text("utf-8", "replace").rpartition("Unrecoverable error: ")
+        if not unrecoverable:
+            return f"exit code {self.process.returncode}, see {self.log}", False
+        return end.partition("\n")[0], "/tasktrail/" not in end
 
     def children(self) -> list[psutil.Process]:
         """Return the pool's processes."""
@@ -155,7 +155,8 @@ class Fleet:
         folder: of the logs.
         size: how many workers there are.
         concurrency: how many processes each pool has.
-        deserters: how workers ended that nobody had struck, by reason.
+        deserters: why workers ended that nobody had struck, with the failings of Celery.
+        culprits: the same without those.
     """
 
     environment: Mapping[str, str]
@@ -163,6 +164,7 @@ class Fleet:
     size: int
     concurrency: int
     deserters: Counter[str] = field(default_factory=Counter)
+    culprits: list[str] = field(default_factory=list)
     started: list[Worker] = field(default_factory=list)
 
     @property
@@ -175,7 +177,9 @@ class Fleet:
         for worker in self.started:
             if not worker.alive and not worker.struck:
                 worker.struck = True
-                self.deserters[worker.last_words()] += 1
+                reason, is_known = worker.last_words()
+                self.deserters[reason] += 1
+                self.culprits += [] if is_known else [reason]
         serving = sum(worker.alive and not worker.struck for worker in self.started)
         for _ in range(self.size - serving):
             self.started.append(self._start(len(self.started)))

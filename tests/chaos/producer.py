@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
@@ -18,9 +18,14 @@ from tasktrail import TasktrailError, TrackedTask
 from tests.chaos.app import Tasks
 from tests.chaos.plan import Order
 
+ACTIVE: Final = "SELECT count(*) FROM chaos.row WHERE status IN ('PENDING', 'PROCESSING')"
 Jobs = Iterable[dict[str, Any]]
+ROOM: Final = 400
+"""How many rows may wait or run when a job is ordered, so that a slow machine gets no more than it can do."""
+LOOK: Final = 0.25
+"""Time between two looks at how many there are, in seconds."""
 PATIENCE: Final = 60.0
-"""How long orders that failed are tried again after the storm, in seconds."""
+"""How long an order that is on its way may take, in seconds."""
 
 
 class _Undo(Exception):
@@ -43,13 +48,19 @@ class Producer:
         self._engines = tasks.trail.engines
         self._runner = asyncio.Runner()
         self._stop = threading.Event()
+        self._looked = 0.0
         self.failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="chaos producer", daemon=True)
 
     @property
     def finished(self) -> bool:
-        """Whether every order is placed."""
+        """Whether every order is placed, or none will be any more."""
         return not self._thread.is_alive()
+
+    @property
+    def left(self) -> int:
+        """How many orders are not placed."""
+        return len(self._orders)
 
     def start(self) -> None:
         """Begin."""
@@ -69,25 +80,38 @@ class Producer:
 
     def _place_all(self) -> None:
         start = time.monotonic()
-        last = self._orders[-1].at if self._orders else 0.0
         failed: deque[Order] = deque()
         again: set[int] = set()
         while self._orders or failed:
             due = self._orders[0].at if self._orders else 0.0
-            if self._stop.wait(max(0.0, start + due - time.monotonic())):
+            if self._stop.wait(max(0.0, start + due - time.monotonic())) or not self._wait_for_room():
                 return
             order = self._orders.popleft() if self._orders else failed.popleft()
             try:
                 self._place(order, again=id(order) in again)
             except (TasktrailError, SQLAlchemyError) as error:
                 self.errors[f"{type(error).__name__} at {order.how}"] += 1
-                assert time.monotonic() < start + last + PATIENCE, f"an order cannot be placed: {error}"
                 failed.append(order)
                 again.add(id(order))
                 self._stop.wait(0.1)
                 continue
             if failed and self._orders:  # one of those that failed, between two others
                 self._orders.appendleft(failed.popleft())
+
+    def _wait_for_room(self) -> bool:
+        """Return True when there is room for more rows, False when told to stop."""
+        while time.monotonic() > self._looked + LOOK:
+            try:
+                with self._engines.pooled() as db:
+                    active = db.scalar(text(ACTIVE))
+            except TasktrailError:
+                return True
+            if active < ROOM:
+                self._looked = time.monotonic()
+                break
+            if self._stop.wait(LOOK):
+                return False
+        return True
 
     def _place(self, order: Order, *, again: bool) -> None:
         task = self.tasks.of_domain[order.domain]

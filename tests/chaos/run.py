@@ -2,7 +2,7 @@
 
 ::
 
-    python -m tests.chaos.run --broker redis --jobs 5000 --seconds 100 --seed 1
+    python -m tests.chaos.run --broker redis --jobs 5000 --seed 1
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from tests.chaos.arena import BROKERS, Arena, arena, scratch
-from tests.chaos.cluster import KNOWN_DESERTIONS
 from tests.chaos.invariants import violations
 from tests.chaos.plan import orders, strikes
 from tests.chaos.producer import Producer
@@ -34,6 +33,8 @@ from tests.waiting import until
 
 ORDERING: Final = 0.85
 """In which part of the storm the jobs are ordered."""
+AFTER_STORM: Final = 20.0
+"""Length of each further storm while there are orders left, in seconds."""
 SHOWN: Final = 8
 """How many violations of one rule are shown."""
 
@@ -45,8 +46,8 @@ class Options:
     Attributes:
         broker: which broker.
         jobs: how many rows that leave a side effect are ordered.
-        seconds: how long the storm lasts.
-        drain: how long everything may take to settle after it.
+        seconds: how long the storm lasts at least; it goes on until all jobs are ordered.
+        limit: how long the storm and what comes after it may take together, in seconds.
         seed: of the plan.
         persistent: whether Redis keeps its content over a restart.
         without: safeties that the workers do without.
@@ -57,7 +58,7 @@ class Options:
     broker: str
     jobs: int
     seconds: float
-    drain: float = 60.0
+    limit: float
     seed: int = 1
     persistent: bool = True
     without: Collection[str] = ()
@@ -113,15 +114,19 @@ def run(options: Options, folder: Path) -> Report:
         until(lambda: len(field_.ready) >= options.size, seconds=90)
         lap("start")
         random = Random(options.seed)
-        plan = strikes(random, options.seconds, field_.tasks.trail.settings.lease)
         planned = list(orders(random, options.jobs, options.seconds * ORDERING))
         tormentor = Tormentor(field_.fleet, field_.postgres, field_.broker, field_.tasks, random)
         producer = Producer(field_.tasks, planned)
+        lease = field_.tasks.trail.settings.lease
+        deadline = time.monotonic() + options.limit
         producer.start()
         try:
-            tormentor.storm(plan, options.seconds)
+            length = options.seconds
+            while not producer.finished and time.monotonic() < deadline - length:
+                tormentor.storm(strikes(random, length, lease), length)
+                length = AFTER_STORM
             lap("storm")
-            settle(field_, producer, options.drain)
+            settle(field_, producer, deadline)
             lap("drain")
         finally:
             producer.close()
@@ -131,11 +136,14 @@ def run(options: Options, folder: Path) -> Report:
         with field_.engine.connect() as db:
             report.violations = violations(db)
             _count(report, db)
-        report.figures["workers that ended by themselves"] = field_.fleet.deserters.total()
+        report.figures |= {
+            f"workers ended by {why}": number for why, number in field_.fleet.deserters.items()
+        }
         for name, failures in (
             ("the producer goes on", [producer.failure] if producer.failure else []),
             ("the blows fall", tormentor.failures),
-            ("workers go on", field_.fleet.deserters.keys() - KNOWN_DESERTIONS.keys()),
+            ("workers go on", field_.fleet.culprits),
+            ("all jobs are ordered", [f"{producer.left} orders are left"] if producer.left else []),
         ):
             if failures:
                 report.violations[name] = [repr(failure) for failure in failures]
@@ -145,10 +153,9 @@ def run(options: Options, folder: Path) -> Report:
     return report
 
 
-def settle(field_: Arena, producer: Producer, seconds: float) -> None:
+def settle(field_: Arena, producer: Producer, deadline: float) -> None:
     """Wait until every job is ordered and has ended, or the time is up: the rules will tell."""
     active = text("SELECT count(*) FROM chaos.row WHERE status IN ('PENDING', 'PROCESSING')")
-    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         field_.fleet.muster()
         try:
@@ -234,8 +241,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.run", description=__doc__.partition("\n")[0])
     parser.add_argument("--broker", choices=BROKERS, required=True)
     parser.add_argument("--jobs", type=int, default=5000, help="rows that leave a side effect")
-    parser.add_argument("--seconds", type=float, default=100, help="length of the storm")
-    parser.add_argument("--drain", type=float, default=90, help="longest time to settle after it")
+    parser.add_argument("--seconds", type=float, default=60, help="least length of the storm")
+    parser.add_argument("--limit", type=float, default=160, help="most seconds for the storm and the rest")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--concurrency", type=int, default=3, help="processes of each worker")
@@ -248,7 +255,7 @@ def main() -> int:
         broker=given.broker,
         jobs=given.jobs,
         seconds=given.seconds,
-        drain=given.drain,
+        limit=given.limit,
         seed=given.seed,
         persistent=not given.no_persistence,
         without=tuple(given.without),

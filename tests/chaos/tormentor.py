@@ -71,7 +71,12 @@ class Tormentor:
         self._start = time.monotonic()
 
     def storm(self, strikes: Iterable[Strike], seconds: float) -> None:
-        """Strike as planned, for so many seconds, and wait until the last blow is over."""
+        """Strike as planned, for so many seconds, and wait until the last blow is over.
+
+        Args:
+            strikes: what to do; their times count from now.
+            seconds: how long the storm lasts.
+        """
         self._start = time.monotonic()
         for strike in strikes:
             self._at(strike.at, lambda strike=strike: self._strike(strike))

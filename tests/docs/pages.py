@@ -16,8 +16,9 @@ OUTPUT: Final = "text"
 
 SHELLS: Final = frozenset({"sh", "bash", "console"})
 
-DIRECTIVE: Final = re.compile(r"<!-- (not run|a worker|exit code)(?:: (.+?))? -->")
-"""What comments before a block say: why it is not run, that a worker ran before it, how its command ends."""
+DIRECTIVE: Final = re.compile(r"<!-- (not run|a worker|exit code|no rows)(?:: (.+?))? -->")
+"""What comments before a block say: why it is not run, that a worker ran before it, how its command ends,
+that its query is good when it finds nothing."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Block:
         not_run: why it is not run, if the page says so.
         after_work: whether a worker took what was due before it.
         exit_code: how its last command ends.
+        may_be_empty: whether its query may find nothing.
         output: what it prints, if the page shows that; ``…`` stands for anything.
     """
 
@@ -42,6 +44,7 @@ class Block:
     not_run: str | None = None
     after_work: bool = False
     exit_code: int = 0
+    may_be_empty: bool = False
     output: str | None = None
 
     def __str__(self) -> str:
@@ -103,6 +106,7 @@ def _fenced(page: Path) -> Iterator[tuple[Block, bool]]:
                 not_run=directives.get("not run"),
                 after_work="a worker" in directives,
                 exit_code=int(directives.get("exit code") or 0),
+                may_be_empty="no rows" in directives,
             )
         elif directive := DIRECTIVE.fullmatch(line):
             directives[directive[1]] = directive[2]

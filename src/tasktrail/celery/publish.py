@@ -58,6 +58,7 @@ class Publisher:
     def __init__(self, app: Celery, engines: Engines) -> None:
         self._app = app
         self._engines = engines
+        self._has_answered = False
 
     def require_broker(self) -> None:
         """Make sure the broker answers before a row is written for it.
@@ -65,12 +66,19 @@ class Publisher:
         Raises:
             BrokerUnavailable: it does not; the message says where it was looked for.
         """
-        with self._errors(), self._app.producer_or_acquire() as producer:
-            connection: Any = producer.connection
-            ask = connection.ensure(
-                producer, lambda: _ask(producer), max_retries=1, interval_start=0, interval_step=0
-            )
-            ask()
+        with self._errors():
+            if not self._has_answered:
+                # A pooled connection would be tried for seconds before it says that nobody is there.
+                with self._app.connection_for_write() as fresh:
+                    fresh.ensure_connection(max_retries=1, interval_start=0, timeout=5)
+            self._has_answered = False
+            with self._app.producer_or_acquire() as producer:
+                connection: Any = producer.connection
+                ask = connection.ensure(
+                    producer, lambda: _ask(producer), max_retries=1, interval_start=0, interval_step=0
+                )
+                ask()
+            self._has_answered = True
 
     def send(self, messages: Sequence[Message]) -> bool:
         """Send messages over one connection, in a pipeline on Redis, and mark their rows as dispatched.

@@ -148,8 +148,15 @@ def progress(
     """
     if model.__tracking__.progress is None:
         raise InvalidField("progress", done, f"{model.__tracking__.domain} declares no progress columns")
-    for name, value in (("done", done), ("total", total)):
-        if value is not None and value < 0:
+    columns = model.__tracking__.progress
+    for name, column, value in (("done", columns.done, done), ("total", columns.total, total)):
+        if value is None:
+            continue
+        try:
+            checked(model, {column: value}, partial=True)
+        except InvalidField as error:
+            raise InvalidField(name, value, error.reason) from None
+        if value < 0:
             raise InvalidField(name, value, "must not be negative")
     statement = statements.progress_if_owned(model)
     _owned_write(db, model, fence, statement, "progress", done=done, total=total)

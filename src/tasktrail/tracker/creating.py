@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 from uuid import uuid4
 
 from sqlalchemy import Connection, Row
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from tasktrail import statements
 from tasktrail.errors import (
     DuplicateTracking,
+    InvalidField,
     TrackingNotFound,
     WrongState,
 )
@@ -46,7 +47,12 @@ def create(
         InvalidField: a field is not acceptable; nothing was written.
         DuplicateTracking: the natural key is taken and ``on_duplicate`` is ``"error"``.
     """
+    if on_duplicate not in get_args(OnDuplicate):
+        raise InvalidField("on_duplicate", on_duplicate, f"must be one of {', '.join(get_args(OnDuplicate))}")
     values = checked(model, fields)
+    for name in model.__tracking__.natural_key.columns if model.__tracking__.natural_key else ():
+        if name not in values:
+            raise InvalidField(name, None, "is part of the natural key, so it must be given")
     values.setdefault("celery_task_id", str(uuid4()))
     while True:
         added = db.execute(statements.insert_if_absent(model), values).first()
@@ -83,6 +89,9 @@ def create_many(
     values = [{"celery_task_id": str(uuid4()), **checked(model, row)} for row in rows]
     if not values:
         return []
+    for row in values:
+        if odd := sorted(row.keys() ^ values[0].keys()):
+            raise InvalidField(odd[0], row.get(odd[0]), "is given for some of the rows only")
     added = db.execute(statements.insert_many_if_absent(model), values)
     return [AddedRow(row.id, row.celery_task_id, Added.CREATED, Status.PENDING) for row in added]
 

@@ -75,6 +75,7 @@ def register_schedule(trail: Trail, update_daily: TrackedTask[DailyUpdateTrackin
     make_task: Any = trail.app.task
     make_task(
         name=TASK,
+        shared=False,
         acks_late=True,
         reject_on_worker_lost=True,
         ignore_result=True,
