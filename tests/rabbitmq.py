@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 from kombu import Connection
 
@@ -83,7 +84,7 @@ class RabbitMQ:
         self.kill()
         _end(self._port_mapper, hard=True)
 
-    def __enter__(self) -> RabbitMQ:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

@@ -135,14 +135,14 @@ def fail_as_told(run: Job) -> None:
         raise ChaosError("as told")
 
 
-def build(settings: Settings, witness: Witness, queue: str = "chaos") -> Tasks:
+def build(settings: Settings, witness: Witness, queue: str) -> Tasks:
     """Put the application together."""
     celery = Celery("chaos")
     trail = Trail(celery, settings, schema=SCHEMA)
     over_redis = str(celery.conf.broker_url).startswith("redis")
     celery.conf.update(
         task_default_queue=queue,
-        broker_transport_options={"visibility_timeout": 6} if over_redis else {},
+        broker_transport_options={"visibility_timeout": 12} if over_redis else {},
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         worker_cancel_long_running_tasks_on_connection_loss=False,
@@ -164,7 +164,7 @@ def _in_worker() -> Celery:
 
     task_prerun.connect(note_message, weak=False)
     worker_ready.connect(note_ready, weak=False)
-    return build(Settings.load(), witness).trail.app
+    return build(Settings.load(), witness, os.environ["CHAOS_QUEUE"]).trail.app
 
 
 if "CHAOS_EVIDENCE" in os.environ:

@@ -11,72 +11,83 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Engine, NullPool, create_engine, insert
-
-from tasktrail import Settings
-from tasktrail.embedded import EmbeddedPostgres
-from tasktrail.settings import ENVIRONMENT_PREFIX, sqlalchemy_url
+from sqlalchemy import Engine, NullPool, create_engine, insert, text
 from tests.chaos import witness
 from tests.chaos.app import FAST, Tasks, build
 from tests.chaos.cluster import Broker, Fleet, Rabbit, Redis
 from tests.chaos.domains import Evidence, create_tables
+from tests.chaos.invariants import violations
 from tests.chaos.sabotage import SABOTAGE
+from tests.waiting import until
+
+from tasktrail import Settings
+from tasktrail.embedded import EmbeddedPostgres
+from tasktrail.settings import ENVIRONMENT_PREFIX, sqlalchemy_url
 
 BROKERS: Final = ("redis", "rabbitmq")
+ACTIVE: Final = "SELECT count(*) FROM chaos.row WHERE status IN ('PENDING', 'PROCESSING')"
 
 
 @dataclass(frozen=True)
-class Arena:
-    """Servers that run, workers that don't yet, and the tasks to give them.
+class Field:
+    """Tasks, the workers for them, and the evidence of both.
 
     Attributes:
-        folder: of everything.
-        postgres: the database server.
-        broker: the broker.
-        fleet: the workers.
+        folder: of evidence and logs.
+        fleet: the workers; none runs yet.
         tasks: the tasks, for this process.
         engine: to look into the database, with a fresh connection each time.
     """
 
     folder: Path
-    postgres: EmbeddedPostgres
-    broker: Broker
     fleet: Fleet
     tasks: Tasks
     engine: Engine
 
-    @property
-    def ready(self) -> set[int]:
-        """The main processes of the workers that have begun to take messages."""
-        return {entry["pid"] for entry in witness.read(self.folder / "evidence") if entry["event"] == "ready"}
+    def muster(self) -> None:
+        """Start the workers and wait until they take messages."""
+        self.fleet.muster()
+        until(lambda: len(self.evidence("ready")) >= self.fleet.size, seconds=90)
 
-    def load(self, **rows: list[dict[str, Any]]) -> None:
-        """Put what was kept outside into the tables of the same names, and the workers' evidence as well."""
+    def evidence(self, event: str) -> list[dict[str, Any]]:
+        """Return what the workers saw of one kind."""
+        return [entry for entry in witness.read(self.folder / "evidence") if entry["event"] == event]
+
+    def active(self) -> int:
+        """Return how many rows wait or run."""
+        with self.engine.connect() as db:
+            return int(db.scalar(text(ACTIVE)))
+
+    def violations(self, **rows: list[dict[str, Any]]) -> dict[str, list[str]]:
+        """Put what was kept outside into the tables of these names, the evidence as well, and judge."""
         tables = Evidence.metadata.tables
         rows["evidence"] = list(witness.read(self.folder / "evidence"))
         with self.engine.begin() as db:
             for name, values in rows.items():
                 if values:
                     db.execute(insert(tables[f"chaos.{name}"]), values)
+            return violations(db)
 
 
 @contextmanager
-def arena(
+def field(
     folder: Path,
-    broker: str,
+    database_url: str,
+    broker_url: str,
     *,
-    persistent: bool = True,
+    queue: str = "chaos",
     without: Collection[str] = (),
     size: int = 3,
     concurrency: int = 3,
     **settings: Any,
-) -> Iterator[Arena]:
-    """Start servers in a folder; they and the workers end with the block.
+) -> Iterator[Field]:
+    """Make tables and tasks on servers that run; the workers end with the block.
 
     Args:
-        folder: of everything.
-        broker: which broker, of ``BROKERS``.
-        persistent: whether Redis keeps its content over a restart.
+        folder: of evidence and logs.
+        database_url: an empty database.
+        broker_url: a broker.
+        queue: name of the queue.
         without: safeties that the workers do without.
         size: how many workers there are.
         concurrency: how many processes each worker's pool has.
@@ -84,34 +95,66 @@ def arena(
     """
     evidence = folder / "evidence"
     evidence.mkdir(parents=True)
+    engine = create_engine(sqlalchemy_url(database_url), poolclass=NullPool)
+    create_tables(engine)
+    chosen = {**FAST, **settings, "database_url": database_url, "broker_url": broker_url}
+    environment = {f"{ENVIRONMENT_PREFIX}{name.upper()}": str(value) for name, value in chosen.items()}
+    environment |= {
+        "CHAOS_EVIDENCE": str(evidence),
+        "CHAOS_QUEUE": queue,
+        SABOTAGE: ",".join(without),
+        # Compiling Celery and SQLAlchemy takes most of a worker's start: once is enough.
+        "PYTHONDONTWRITEBYTECODE": "",
+        "PYTHONPYCACHEPREFIX": str(folder / "compiled"),
+    }
     with ExitStack() as stack:
-        postgres = EmbeddedPostgres(folder / "postgres", options={"max_connections": "300"})
-        stack.callback(postgres.stop, "immediate")
-        url = postgres.start()
-        messages: Broker = (
-            Redis(folder / "redis", persistent=persistent) if broker == "redis" else Rabbit(folder / "rabbit")
-        )
-        stack.callback(messages.close)
-        messages.start()
-        engine = create_engine(sqlalchemy_url(url), poolclass=NullPool)
-        create_tables(engine)
-
-        chosen = {**FAST, **settings}
-        tasks = build(
-            Settings.load(database_url=url, broker_url=messages.url, **chosen), witness.Witness(evidence)
-        )
+        tasks = build(Settings.load(**chosen), witness.Witness(evidence), queue)
         stack.callback(tasks.trail.app.close)
         stack.callback(tasks.trail.engines.dispose)
-        environment = {
-            f"{ENVIRONMENT_PREFIX}{name.upper()}": str(value)
-            for name, value in {**chosen, "database_url": url, "broker_url": messages.url}.items()
-        }
-        environment |= {"CHAOS_EVIDENCE": str(evidence), SABOTAGE: ",".join(without)}
-        # Compiling Celery and SQLAlchemy takes most of a worker's start: once is enough.
-        environment |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(folder / "compiled")}
         fleet = Fleet(environment, folder, size, concurrency)
         stack.callback(fleet.kill)
-        yield Arena(folder, postgres, messages, fleet, tasks, engine)
+        yield Field(folder, fleet, tasks, engine)
+
+
+@dataclass(frozen=True)
+class Arena:
+    """A field with servers of its own, which can be struck as well.
+
+    Attributes:
+        field: tasks and workers.
+        postgres: the database server.
+        broker: the broker.
+    """
+
+    field: Field
+    postgres: EmbeddedPostgres
+    broker: Broker
+
+
+@contextmanager
+def arena(
+    folder: Path, broker: str, *, persistent: bool = True, options: dict[str, str] | None = None, **more: Any
+) -> Iterator[Arena]:
+    """Start servers in a folder; they and the workers end with the block.
+
+    Args:
+        folder: of everything.
+        broker: which broker, of ``BROKERS``.
+        persistent: whether Redis keeps its content over a restart.
+        options: settings of PostgreSQL.
+        **more: as for ``field``.
+    """
+    with ExitStack() as stack:
+        postgres = EmbeddedPostgres(
+            folder / "postgres", options={"max_connections": "300", **(options or {})}
+        )
+        stack.callback(postgres.stop, "immediate")
+        server: Broker = (
+            Redis(folder / "redis", persistent=persistent) if broker == "redis" else Rabbit(folder / "rabbit")
+        )
+        stack.callback(server.close)
+        field_ = stack.enter_context(field(folder, postgres.start(), server.start(), **more))
+        yield Arena(field_, postgres, server)
 
 
 @contextmanager

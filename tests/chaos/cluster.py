@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,17 +26,21 @@ STOP_SECONDS: Final = 5.0
 
 
 class Broker(ABC):
-    """A broker that can be restarted in order or as after a crash."""
+    """A broker that can be restarted in order or as after a crash.
 
-    url: str
+    Attributes:
+        can_be_emptied: whether it may lose everything, as Redis without persistence does.
+    """
+
+    can_be_emptied: bool
 
     @abstractmethod
-    def start(self) -> None:
-        """Start it."""
+    def start(self) -> str:
+        """Start it and return its URL."""
 
     @abstractmethod
-    def restart(self, *, crash: bool) -> None:
-        """Stop it or kill it, and start it on the same address and data."""
+    def restart(self, *, crash: bool = False, forget: bool = False) -> None:
+        """Stop it or kill it, and start it on the same address, with its data or without."""
 
     @abstractmethod
     def close(self) -> None:
@@ -45,16 +50,21 @@ class Broker(ABC):
 class Redis(Broker):
     """Redis, with or without an append-only file."""
 
+    can_be_emptied = True
+
     def __init__(self, folder: Path, *, persistent: bool) -> None:
         self._server = EmbeddedRedis(folder, persistent=persistent)
 
-    def start(self) -> None:
-        """Start it."""
-        self.url = self._server.start()
+    def start(self) -> str:
+        """Start it and return its URL."""
+        return self._server.start()
 
-    def restart(self, *, crash: bool) -> None:
-        """Stop it or kill it, and start it; without persistence it is empty then."""
-        self._server.restart("immediate" if crash else "fast")
+    def restart(self, *, crash: bool = False, forget: bool = False) -> None:
+        """Stop it or kill it, and start it on the same address, with its data or without."""
+        self._server.stop("immediate" if crash else "fast")
+        if forget:
+            shutil.rmtree(self._server.data)
+        self._server.start()
 
     def close(self) -> None:
         """End it."""
@@ -64,15 +74,18 @@ class Redis(Broker):
 class Rabbit(Broker):
     """RabbitMQ with durable queues and messages."""
 
+    can_be_emptied = False
+
     def __init__(self, folder: Path) -> None:
         self._server = RabbitMQ(folder)
 
-    def start(self) -> None:
-        """Start it."""
-        self.url = self._server.start()
+    def start(self) -> str:
+        """Start it and return its URL."""
+        return self._server.start()
 
-    def restart(self, *, crash: bool) -> None:
-        """Stop it or kill it, and start it with what is durable."""
+    def restart(self, *, crash: bool = False, forget: bool = False) -> None:
+        """Stop it or kill it, and start it on the same address, with its durable data."""
+        assert not forget
         if crash:
             self._server.kill()
         else:
@@ -109,8 +122,8 @@ class Worker:
         """Return why it ended, and whether it was Celery's own failing.
 
         Celery 5.7 ends a worker that loses Redis while it has messages (kombu fails to put them back on a
-        connection that it has given up), one whose child is killed before its loop begins, and one whose child
-        is killed in the middle of an answer. A supervisor starts another one, here as in production.
+        connection that it has given up), one whose child is killed before its loop begins, and one whose
+        child is killed in the middle of an answer. A supervisor starts another one, here as in production.
         """
         _, unrecoverable, end = self.log.read_text("utf-8", "replace").rpartition("Unrecoverable error: ")
         if not unrecoverable:

@@ -107,7 +107,7 @@ class Effect(_About, Base):
 
 
 class Evidence(_About, Base):
-    """What the workers saw, from files that no server's restart touches: messages, bodies' starts and ends."""
+    """What the workers saw, from files that no restart touches: messages, starts and ends of bodies."""
 
     __tablename__ = "evidence"
     __table_args__ = ({"schema": CHAOS},)
@@ -197,7 +197,8 @@ def create_tables(engine: Engine) -> None:
             db.execute(
                 text(
                     f"CREATE TRIGGER remember AFTER UPDATE ON tracking.{name} FOR EACH ROW WHEN ("
-                    " OLD.status IS DISTINCT FROM NEW.status OR OLD.started_at IS DISTINCT FROM NEW.started_at"
+                    " OLD.status IS DISTINCT FROM NEW.status"
+                    " OR OLD.started_at IS DISTINCT FROM NEW.started_at"
                     f") EXECUTE FUNCTION chaos.remember('{name}')"
                 )
             )

@@ -21,6 +21,7 @@ class Blow(StrEnum):
     PAUSE_WORKER = "pause a worker past the lease"
     STOP_BROKER = "restart the broker"
     CRASH_BROKER = "crash the broker"
+    EMPTY_BROKER = "restart the broker empty"
     RESTART_POSTGRES = "restart PostgreSQL fast"
     CRASH_POSTGRES = "restart PostgreSQL immediately"
     DOUBLE_MESSAGES = "deliver messages twice and late"
@@ -36,16 +37,18 @@ PER_MINUTE: Final = {
     Blow.PAUSE_WORKER: 1.5,
     Blow.STOP_BROKER: 1,
     Blow.CRASH_BROKER: 1,
+    Blow.EMPTY_BROKER: 1,
     Blow.RESTART_POSTGRES: 1.5,
     Blow.CRASH_POSTGRES: 2,
     Blow.DOUBLE_MESSAGES: 10,
     Blow.CANCEL_ROWS: 8,
     Blow.TERMINATE_WORKER: 1,
 }
-"""How often each blow falls; at least once, also in a short run."""
+"""How often each blow falls."""
 
 SHORT: Final = 30.0
-"""A storm shorter than this, in seconds, has room for one restart of the broker."""
+"""A storm shorter than this, in seconds, has room for one blow against the broker."""
+AGAINST_BROKER: Final = (Blow.STOP_BROKER, Blow.CRASH_BROKER, Blow.EMPTY_BROKER)
 
 WEIGHTS: Final = {
     Kind.QUICK: 70,
@@ -106,20 +109,27 @@ WAYS: Final = {
 """The ways to enqueue: how often each is taken, and how many jobs it has at most."""
 
 
-def strikes(random: Random, seconds: float, lease: float) -> list[Strike]:
+def strikes(
+    random: Random, seconds: float, lease: float, *, can_be_emptied: bool, each: bool = True
+) -> list[Strike]:
     """Plan the blows of a storm.
 
     Args:
         random: the dice.
         seconds: how long the storm lasts.
         lease: how long a pause must be at least.
+        can_be_emptied: whether the broker may lose everything.
+        each: whether each blow falls once at least, also in a short storm.
     """
     planned = []
-    left_out = random.choice([Blow.STOP_BROKER, Blow.CRASH_BROKER]) if seconds < SHORT else None
+    against_broker = AGAINST_BROKER if can_be_emptied else AGAINST_BROKER[:2]
+    if seconds < SHORT:
+        against_broker = (random.choice(against_broker),)
     for blow, rate in PER_MINUTE.items():
-        if blow is left_out:
+        if blow in AGAINST_BROKER and blow not in against_broker:
             continue
-        for _ in range(max(1, round(rate * seconds / 60))):
+        number = max(each, int(rate * seconds / 60 + random.random()))
+        for _ in range(number):
             at = random.uniform(0.05, 0.95) * seconds
             planned.append(Strike(at, blow, random.random(), random.uniform(1.3, 2.0) * lease))
     return sorted(planned)

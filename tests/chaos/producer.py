@@ -16,9 +16,9 @@ from sqlalchemy.orm import Session
 
 from tasktrail import TasktrailError, TrackedTask
 from tests.chaos.app import Tasks
+from tests.chaos.arena import ACTIVE
 from tests.chaos.plan import Order
 
-ACTIVE: Final = "SELECT count(*) FROM chaos.row WHERE status IN ('PENDING', 'PROCESSING')"
 Jobs = Iterable[dict[str, Any]]
 ROOM: Final = 400
 """How many rows may wait or run when a job is ordered, so that a slow machine gets no more than it can do."""
@@ -26,10 +26,6 @@ LOOK: Final = 0.25
 """Time between two looks at how many there are, in seconds."""
 PATIENCE: Final = 60.0
 """How long an order that is on its way may take, in seconds."""
-
-
-class _Undo(Exception):
-    """Leaves a block whose transaction is to be rolled back."""
 
 
 class Producer:
@@ -189,14 +185,13 @@ class Producer:
         kept, undone = [], []
         with Session(self._engines.sync) as session:
             for number, job in enumerate(jobs):
-                try:
-                    with session.begin_nested():
-                        enqueued = (job["key"], task.enqueue(session, **job).id)
-                        if number % 2:
-                            raise _Undo
-                except _Undo:
+                savepoint = session.begin_nested()
+                enqueued = (job["key"], task.enqueue(session, **job).id)
+                if number % 2:
+                    savepoint.rollback()
                     undone.append(enqueued)
                 else:
+                    savepoint.commit()
                     kept.append(enqueued)
             session.commit()
         for key, tracking_id in kept:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -23,13 +24,11 @@ from rich.table import Table
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from tests.chaos.arena import BROKERS, Arena, arena, scratch
-from tests.chaos.invariants import violations
-from tests.chaos.plan import orders, strikes
+from tests.chaos.arena import BROKERS, Field, arena, scratch
+from tests.chaos.plan import orders
 from tests.chaos.producer import Producer
 from tests.chaos.sabotage import SAFETIES
 from tests.chaos.tormentor import Tormentor
-from tests.waiting import until
 
 ORDERING: Final = 0.85
 """In which part of the storm the jobs are ordered."""
@@ -109,61 +108,54 @@ def run(options: Options, folder: Path) -> Report:
         without=options.without,
         size=options.size,
         concurrency=options.concurrency,
-    ) as field_:
-        field_.fleet.muster()
-        until(lambda: len(field_.ready) >= options.size, seconds=90)
+    ) as arena_:
+        field = arena_.field
+        field.muster()
         lap("start")
         random = Random(options.seed)
-        planned = list(orders(random, options.jobs, options.seconds * ORDERING))
-        tormentor = Tormentor(field_.fleet, field_.postgres, field_.broker, field_.tasks, random)
-        producer = Producer(field_.tasks, planned)
-        lease = field_.tasks.trail.settings.lease
+        tormentor = Tormentor(arena_, random)
+        producer = Producer(field.tasks, orders(random, options.jobs, options.seconds * ORDERING))
         deadline = time.monotonic() + options.limit
         producer.start()
         try:
             length = options.seconds
             while not producer.finished and time.monotonic() < deadline - length:
-                tormentor.storm(strikes(random, length, lease), length)
+                tormentor.storm(length, each=length == options.seconds)
                 length = AFTER_STORM
             lap("storm")
-            settle(field_, producer, deadline)
+            settle(field, producer, deadline)
             lap("drain")
         finally:
             producer.close()
-        field_.fleet.close()
+        field.fleet.close()
         lap("shut down")
-        field_.load(ordered=producer.ordered, struck=tormentor.struck, cancelled=tormentor.cancelled)
-        with field_.engine.connect() as db:
-            report.violations = violations(db)
+        report.violations = field.violations(
+            ordered=producer.ordered, struck=tormentor.struck, cancelled=tormentor.cancelled
+        )
+        with field.engine.connect() as db:
             _count(report, db)
-        report.figures |= {
-            f"workers ended by {why}": number for why, number in field_.fleet.deserters.items()
-        }
         for name, failures in (
             ("the producer goes on", [producer.failure] if producer.failure else []),
             ("the blows fall", tormentor.failures),
-            ("workers go on", field_.fleet.culprits),
+            ("workers go on", field.fleet.culprits),
             ("all jobs are ordered", [f"{producer.left} orders are left"] if producer.left else []),
         ):
             if failures:
                 report.violations[name] = [repr(failure) for failure in failures]
         report.blows.update(entry["blow"] for entry in tormentor.struck)
+        report.figures |= {f"workers ended by {why}": number for why, number in field.fleet.deserters.items()}
         report.errors.update({f"producer: {name}": number for name, number in producer.errors.items()})
         lap("verdict")
     return report
 
 
-def settle(field_: Arena, producer: Producer, deadline: float) -> None:
+def settle(field: Field, producer: Producer, deadline: float) -> None:
     """Wait until every job is ordered and has ended, or the time is up: the rules will tell."""
-    active = text("SELECT count(*) FROM chaos.row WHERE status IN ('PENDING', 'PROCESSING')")
     while time.monotonic() < deadline:
-        field_.fleet.muster()
-        try:
-            with field_.engine.connect() as db:
-                if producer.finished and db.scalar(active) == 0:
-                    return
-        except SQLAlchemyError:
-            pass
+        field.fleet.muster()
+        with suppress(SQLAlchemyError):
+            if producer.finished and field.active() == 0:
+                return
         time.sleep(0.1)
 
 

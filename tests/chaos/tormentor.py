@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import count
@@ -19,10 +19,9 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from tasktrail import TrackingError, Unavailable
-from tasktrail.embedded import EmbeddedPostgres
-from tests.chaos.app import Tasks
-from tests.chaos.cluster import Broker, Fleet, Worker, pause, resume
-from tests.chaos.plan import Blow, Strike
+from tests.chaos.arena import Arena
+from tests.chaos.cluster import Worker, pause, resume
+from tests.chaos.plan import Blow, Strike, strikes
 
 T = TypeVar("T")
 TICK: Final = 0.05
@@ -52,16 +51,14 @@ class Tormentor:
         failures: what went wrong with the blows themselves.
     """
 
-    def __init__(
-        self, fleet: Fleet, postgres: EmbeddedPostgres, broker: Broker, tasks: Tasks, random: Random
-    ) -> None:
+    def __init__(self, arena: Arena, random: Random) -> None:
         self.struck: list[dict[str, Any]] = []
         self.cancelled: list[dict[str, Any]] = []
         self.failures: list[BaseException] = []
-        self._fleet = fleet
-        self._postgres = postgres
-        self._broker = broker
-        self._tasks = tasks
+        self._fleet = arena.field.fleet
+        self._tasks = arena.field.tasks
+        self._postgres = arena.postgres
+        self._broker = arena.broker
         self._random = random
         self._numbers = count()
         self._due: list[tuple[float, int, Callable[[], object]]] = []
@@ -70,15 +67,17 @@ class Tormentor:
         self._servers = {"broker": threading.Lock(), "postgres": threading.Lock()}
         self._start = time.monotonic()
 
-    def storm(self, strikes: Iterable[Strike], seconds: float) -> None:
-        """Strike as planned, for so many seconds, and wait until the last blow is over.
+    def storm(self, seconds: float, *, each: bool = True) -> None:
+        """Strike by a plan for so many seconds, and wait until the last blow is over.
 
         Args:
-            strikes: what to do; their times count from now.
             seconds: how long the storm lasts.
+            each: whether each blow falls once at least.
         """
+        lease = self._tasks.trail.settings.lease
+        plan = strikes(self._random, seconds, lease, can_be_emptied=self._broker.can_be_emptied, each=each)
         self._start = time.monotonic()
-        for strike in strikes:
+        for strike in plan:
             self._at(strike.at, lambda strike=strike: self._strike(strike))
         try:
             while (now := self._now()) < seconds or self._due:
@@ -104,9 +103,12 @@ class Tormentor:
         match strike.blow:
             case Blow.KILL_CHILD | Blow.PAUSE_CHILD:
                 self._strike_child(strike)
-            case Blow.STOP_BROKER | Blow.CRASH_BROKER:
-                crash = strike.blow is Blow.CRASH_BROKER
-                self._aside(strike, lambda: self._broker.restart(crash=crash), "broker")
+            case Blow.STOP_BROKER:
+                self._aside(strike, self._broker.restart, "broker")
+            case Blow.CRASH_BROKER:
+                self._aside(strike, lambda: self._broker.restart(crash=True), "broker")
+            case Blow.EMPTY_BROKER:
+                self._aside(strike, lambda: self._broker.restart(crash=True, forget=True), "broker")
             case Blow.RESTART_POSTGRES:
                 self._aside(strike, lambda: self._postgres.restart("fast"), "postgres")
             case Blow.CRASH_POSTGRES:

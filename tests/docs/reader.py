@@ -19,9 +19,10 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import Engine, create_engine, select, text
 
-from tasktrail import Status, Trail
+from tasktrail import Settings, Status, Trail
 from tasktrail.cli.app import app as tasktrail
 from tasktrail.guards import table_of
+from tasktrail.settings import ENVIRONMENT_PREFIX
 from tests.commands import Outcome, run_here
 from tests.docs.pages import SHELLS, Block, is_like
 from tests.waiting import until
@@ -117,6 +118,9 @@ class Reader:
         commands = block.commands
         assert commands, f"{block}: there is no command in it"
         for number, words in enumerate(commands, start=1):
+            if words[0] == "export":
+                _export(*words[1:])
+                continue
             program = PROGRAMS.get(words[0])
             assert program is not None, f"{block}: {words[0]} is not run here; say why in a comment"
             runs_on = words[-1] == "maintain"
@@ -125,6 +129,15 @@ class Reader:
             assert outcome.code == expected, f"{block}: {outcome}"
             printed += outcome.out + outcome.err
         return printed
+
+
+def _export(*variables: str) -> None:
+    """See that variables of the environment exist, and that their values are accepted."""
+    for variable in variables:
+        name, _, value = variable.partition("=")
+        setting = name.removeprefix(ENVIRONMENT_PREFIX).lower()
+        assert setting in Settings.model_fields, f"there is no setting {name}"
+        Settings.load(**{setting: value})
 
 
 def _stopped(words: list[str]) -> Outcome:

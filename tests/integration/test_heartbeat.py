@@ -320,3 +320,27 @@ def test_giving_back_skips_what_is_no_longer_owned(
 
     assert columns(engine, done.id)["status"] == Status.COMPLETED
     assert columns(engine, running.id)["status"] == Status.PENDING
+
+
+def test_a_process_that_has_given_back_its_rows_takes_no_more(
+    engine: Engine, engines: Engines, heartbeats: Heartbeats
+) -> None:
+    """A message that it has fetched already must not make it start again what it has just given back."""
+    before = heartbeats.add(start(engine, engines))
+    heartbeats.give_back("the worker was shut down")
+
+    assert (before, heartbeats.add(start(engine, engines))) == (True, False)
+
+
+def test_giving_back_tells_the_bodies_even_when_the_database_is_away(
+    database_url: str, engine: Engine, engines: Engines, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = start(engine, engines)
+    cut_off = Engines(database_url.replace("/test_", "/missing_"))
+    heartbeats = Heartbeats(cut_off, interval=3600)
+    heartbeats.add(run)
+
+    heartbeats.give_back("the worker was shut down")
+
+    assert run.cancel_reason == "the worker was shut down"
+    assert "is left to its lease: the database at" in caplog.text

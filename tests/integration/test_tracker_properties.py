@@ -9,7 +9,7 @@ from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -56,7 +56,7 @@ def engine(make_database: Callable[..., str], library_template: str) -> Iterator
     engine.dispose()
 
 
-@dataclass
+@dataclass(eq=False)
 class Expected:
     """What a row must be, told without SQL."""
 
@@ -71,7 +71,8 @@ class Expected:
     started: bool = False
     claims: int = 0
     done: int = 0
-    log: list[tuple[int, str, str | None]] = field(default_factory=list)
+    dispatched: bool = False
+    log: list[tuple[int, str, str]] = field(default_factory=list)
 
     def may_reach(self, target: Status) -> bool:
         return (self.status, target) in TRANSITIONS
@@ -81,8 +82,13 @@ class Expected:
         self.status = target
         self.leased = False
 
+    def wait_again(self, *, due: bool) -> None:
+        self.reach(Status.PENDING)
+        self.due, self.dispatched = due, False
+
     def log_attempt(self, outcome: str, error: str | None) -> None:
-        self.log = [*self.log, (self.attempts + 1, outcome, error)][-ATTEMPT_LOG_LIMIT:]
+        entry = (self.attempts + 1, outcome, "no reason given" if error is None else error)
+        self.log = [*self.log, entry][-ATTEMPT_LOG_LIMIT:]
 
     def fail_attempt(self, outcome: str, error: str | None) -> None:
         self.log_attempt(outcome, error)
@@ -90,7 +96,7 @@ class Expected:
         self.error = error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Attempt:
     """A claim that was made once, and how many the row had seen by then."""
 
@@ -189,6 +195,13 @@ class Lifecycle(RuleBasedStateMachine):
         assert outcome.outcome is (Added.RESTARTED if restarts else Added.EXISTING)
         assert (row, expected.task, expected.status) == (outcome.id, outcome.celery_task_id, outcome.status)
 
+    @rule(row=rows)
+    def dispatch(self, row: int) -> None:
+        tracker.mark_dispatched(self.db, OrderTracking, [row])
+        self.end("commit")
+        if self.expected[row].status is Status.PENDING:
+            self.expected[row].dispatched = True
+
     @rule(target=attempts, row=rows, task=TASKS)
     def claim(self, row: int, task: str | None) -> Any:
         expected = self.expected[row]
@@ -216,6 +229,13 @@ class Lifecycle(RuleBasedStateMachine):
     def heartbeat(self, attempt: Attempt) -> None:
         if self.write(attempt, lambda: tracker.heartbeat(self.db, OrderTracking, attempt.claim.fence)):
             attempt.expected.leased = True
+
+    @rule(several=st.lists(attempts, min_size=1, max_size=3, unique=True))
+    def renew_leases(self, several: list[Attempt]) -> None:
+        renewed = tracker.renew(self.db, OrderTracking, [attempt.claim.fence for attempt in several])
+        self.end("commit")
+        owned = {attempt.claim.fence.tracking_id for attempt in several if attempt.owns_its_row}
+        assert owned == renewed
 
     @rule(attempt=attempts, done=st.integers(0, 9))
     def progress(self, attempt: Attempt, done: int) -> None:
@@ -256,9 +276,10 @@ class Lifecycle(RuleBasedStateMachine):
         ):
             expected = attempt.expected
             expected.fail_attempt(outcome, stored(error))
-            expected.reach(Status.FAILED if seconds is None else Status.PENDING)
-            if seconds is not None:
-                expected.due = seconds == 0
+            if seconds is None:
+                expected.reach(Status.FAILED)
+            else:
+                expected.wait_again(due=seconds == 0)
 
     @rule(attempt=attempts)
     def fail_until_the_log_is_full(self, attempt: Attempt) -> None:
@@ -275,13 +296,12 @@ class Lifecycle(RuleBasedStateMachine):
             expected.fail_attempt("error", "again")
             expected.claims += 1
         self.end("commit")
-        expected.task, expected.leased, expected.due = "task 1", True, True
+        expected.task, expected.leased, expected.due, expected.dispatched = "task 1", True, True, False
 
     @rule(attempt=attempts)
     def release(self, attempt: Attempt) -> None:
         if self.write(attempt, lambda: tracker.release(self.db, OrderTracking, attempt.claim.fence)):
-            attempt.expected.reach(Status.PENDING)
-            attempt.expected.due = True
+            attempt.expected.wait_again(due=True)
 
     @rule(row=rows, reason=TEXTS)
     def cancel(self, row: int, reason: str) -> None:
@@ -314,9 +334,8 @@ class Lifecycle(RuleBasedStateMachine):
     def expect_revival(self, expected: Expected, grant: int, revived: Any) -> None:
         assert revived.celery_task_id != expected.task
         expected.task = revived.celery_task_id
-        expected.reach(Status.PENDING)
         expected.max_attempts = max(expected.max_attempts, expected.attempts + grant)
-        expected.due = True
+        expected.wait_again(due=True)
 
     @rule(row=rows, to=st.sampled_from(Status), error=st.none() | TEXTS)
     def move(self, row: int, to: Status, error: str | None) -> None:
@@ -333,12 +352,13 @@ class Lifecycle(RuleBasedStateMachine):
             return
         if to is Status.FAILED:
             expected.fail_attempt("error", stored(error))
+        if to is Status.PENDING:
+            expected.wait_again(due=True)
+            return
         expected.reach(to)
         if to is Status.PROCESSING:
             expected.started = True
             expected.claims += 1
-        elif to is Status.PENDING:
-            expected.due = True
         elif to is Status.COMPLETED:
             expected.error = stored(error)
 
@@ -354,26 +374,27 @@ class Lifecycle(RuleBasedStateMachine):
             self.check_times(row, now)
 
     def check_model(self, expected: Expected, actual: Row[Any]) -> None:
-        log = [(entry["number"], entry["outcome"], entry["error"] or "") for entry in actual.attempt_log]
+        log = [(entry["number"], entry["outcome"], entry["error"]) for entry in actual.attempt_log]
         assert (
             expected.status,
             expected.attempts,
             expected.max_attempts,
             expected.task,
-            expected.error or "",
+            expected.error,
             expected.done,
-            [(number, outcome, error or "") for number, outcome, error in expected.log],
+            expected.log,
         ) == (
             actual.status,
             actual.attempts,
             actual.max_attempts,
             actual.celery_task_id,
-            actual.error_message or "",
+            actual.error_message,
             actual.done,
             log,
         )
         assert expected.leased == (actual.heartbeat_at is not None)
         assert expected.started == (actual.started_at is not None)
+        assert expected.dispatched == (actual.dispatched_at is not None)
         assert (expected.due is None) == (actual.next_attempt_at is None)
 
     def check_log(self, actual: Row[Any]) -> None:
@@ -416,6 +437,7 @@ def test_no_sequence_of_operations_makes_the_database_disagree_with_the_table_of
             max_examples=12,
             stateful_step_count=40,
             deadline=None,
+            phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking takes minutes on a database
             suppress_health_check=list(HealthCheck),
         ),
     )

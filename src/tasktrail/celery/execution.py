@@ -100,14 +100,17 @@ class Execution:
         Raises:
             celery.exceptions.Ignore: the message is a duplicate, late or early, and nothing ran; or the
                 attempt was superseded, and nothing it did counts.
-            celery.exceptions.Reject: the database stayed away; the message is put back.
+            celery.exceptions.Reject: the database stayed away, or the worker is stopping; the message is put
+                back.
             celery.exceptions.Retry: the attempt failed and will be repeated.
             Exception: what the body raised, when the row is FAILED.
         """
         claim = self._claim(task, tracking_id)
         parts = self.parts
         run: Run[Any] = Run(self.domain.model, claim, parts.engines, parts.registry, parts.schema)
-        parts.heartbeats.add(run)
+        if not parts.heartbeats.add(run):
+            self._release(run)
+            raise Reject("the worker was shut down", requeue=True)
         try:
             result = self._run(run)
             self._complete(run)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from contextlib import suppress
 from typing import Any
 
 from tasktrail import tracker
@@ -41,16 +40,24 @@ class Heartbeats:
         self._lock = threading.Lock()
         self._runs: dict[int, Run[Any]] = {}
         self._thread: threading.Thread | None = None
+        self._is_closed = False
 
-    def add(self, run: Run[Any]) -> None:
-        """Begin to renew a row's lease."""
+    def add(self, run: Run[Any]) -> bool:
+        """Begin to renew a row's lease.
+
+        Returns:
+            Whether this process may work on the row; not after ``give_back``.
+        """
         if self._pid != os.getpid():
             self._forget()
         with self._lock:
+            if self._is_closed:
+                return False
             self._runs[id(run)] = run
             if self._thread is None:
                 self._thread = threading.Thread(target=self._beat, name="tasktrail heartbeat", daemon=True)
                 self._thread.start()
+        return True
 
     def remove(self, run: Run[Any]) -> None:
         """Stop renewing a row's lease."""
@@ -77,19 +84,22 @@ class Heartbeats:
                         _stop(db, run)
 
     def give_back(self, reason: str) -> None:
-        """Release all running rows without counting an attempt, and tell their runs.
+        """Release all running rows without counting an attempt, tell their runs, and take no more.
 
         Args:
             reason: why, for the bodies.
-
-        Raises:
-            DatabaseUnavailable: not all of them were released.
         """
         with self._lock:
+            self._is_closed = True
             runs = list(self._runs.values())
         for run in runs:
-            with self._engines.kept() as db, suppress(FencedOut, TrackingNotFound):
-                tracker.release(db, run.model, run.fence)
+            try:
+                with self._engines.kept() as db:
+                    tracker.release(db, run.model, run.fence)
+            except (FencedOut, TrackingNotFound):
+                pass  # it has ended, or is somebody else's already
+            except DatabaseUnavailable as error:
+                logger.warning("%r is left to its lease: %s", run, error)
             run.stop(reason)
 
     def _beat(self) -> None:

@@ -11,8 +11,6 @@ from celery import bootsteps
 from celery.concurrency.prefork import TaskPool as PreforkPool
 from celery.signals import worker_shutting_down
 
-from tasktrail.errors import DatabaseUnavailable
-
 if TYPE_CHECKING:
     from tasktrail.celery.trail import Trail
 
@@ -80,9 +78,6 @@ class TrailStep(bootsteps.StartStopStep):
         self._shutting_down.wait()
         threading.Event().wait(self._trail.settings.shutdown_grace)
         logger.info("the grace period is over; what still runs is given back")
-        try:
-            self._trail.heartbeats.give_back("the worker was shut down")
-        except DatabaseUnavailable as error:
-            logger.warning("rows are left to their leases: %s", error)
+        self._trail.heartbeats.give_back("the worker was shut down")
         if isinstance(worker.pool, PreforkPool):
             worker.consumer.cancel_active_requests()

@@ -68,9 +68,13 @@ def run_in_foreground(command: list[str], environment: Mapping[str, str]) -> int
     try:
         with subprocess.Popen(command, env=dict(environment)) as process:
             started.append(process)
-            if asked_to_end:  # while it was being started
+            try:
+                if asked_to_end:  # while it was being started
+                    process.terminate()
+                code = process.wait()
+            except BaseException:
                 process.terminate()
-            code = process.wait()
+                raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -29,7 +29,8 @@ OF_A_READY_DATABASE = [UPDATE, BACKFILL, WORKER]
 
 @pytest.fixture(autouse=True)
 def environment(project_folder: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str) -> Path:
-    """An empty folder as the working directory, and a broker."""
+    """An empty folder as the working directory, and a broker; no worker is ever started."""
+    monkeypatch.setattr("portfolio.cli.run_in_foreground", lambda *_: pytest.fail("a worker was started"))
     for name in ("PORTFOLIO_RATES_SOURCE", "PORTFOLIO_RETRY_BASE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TASKTRAIL_BROKER_URL", redis_url)

@@ -131,10 +131,7 @@ def test_on_a_business_day_the_prices_of_all_etfs_are_fetched_with_the_rates_the
 
     assert (row.status, row.data_found, row.attempts) == ("COMPLETED", True, 0)
     assert row.notes == "2 of 2 updates brought data"
-    assert {key: bool(count) for key, count in world.prices.items()} == {
-        ("MTUM", MONDAY): True,
-        ("QUAL", MONDAY): True,
-    }
+    assert world.prices == {("MTUM", MONDAY): 1, ("QUAL", MONDAY): 1}
     assert world.rates == {MONDAY: 1}
     assert {price.etf_id for price in rows(engine, EtfPrice) if price.date == MONDAY} == {"MTUM", "QUAL"}
 
@@ -405,6 +402,9 @@ def test_an_outage_of_four_days_is_made_up_for_once(
         (friday, "etf_prices", True),
     ]
     assert world.rates == dict.fromkeys([*missed, friday], 1)
+    assert world.prices == dict.fromkeys(
+        ((one, day) for one in ("MTUM", "QUAL") for day in [*missed, friday]), 1
+    )
     updates = rows(engine, EtfUpdateTracking)
     assert [(row.etf_id, row.start_date, row.end_date) for row in updates] == [
         ("MTUM", MONDAY, friday),

@@ -271,7 +271,8 @@ def test_missing_rates_are_fetched_by_their_own_job_and_waited_for(
     make: Callable[..., Application], engine: Engine
 ) -> None:
     days = [date(2022, 12, 19), date(2022, 12, 21)]
-    application = make()
+    source = Wrapped()
+    application = make(source)
     with engine.begin() as db:
         db.execute(ExchangeRate.__table__.delete().where(ExchangeRate.date.in_(days)))
     enqueue(application, "2022-12-01", "2022-12-28")
@@ -279,7 +280,7 @@ def test_missing_rates_are_fetched_by_their_own_job_and_waited_for(
     row = only(engine, EtfUpdateTracking)
 
     assert (row.status, row.attempts, row.attempt_log) == ("COMPLETED", 0, [])
-    assert len(stored(engine)) == 19
+    assert (len(stored(engine)), len(source.asked)) == (19, 1)
     updates = rows(engine, ExchangeRateUpdateTracking)
     assert [(update.update_date, update.status) for update in updates] == [(day, "COMPLETED") for day in days]
     assert [needed.ref.id for needed in application.tasks.update_etf.prerequisites(row.id)] == [

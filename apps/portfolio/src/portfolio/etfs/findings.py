@@ -79,12 +79,22 @@ def examined(
         else:
             prices[day] = price
     rejected.sort()
-    first = max(filter(None, (request.start_date, info.first_day)))
-    last = min(filter(None, (request.end_date, info.last_day, final)))
-    expected = trading_days(first, last, info.calendar) if first <= last else []
     clean = replace(series, prices=prices, rejected=tuple(rejected))
-    notes = "; ".join(_notes(clean, info, request, source))
-    return Findings(clean, tuple(missing_dates(expected, prices)), notes or None)
+    missing = missing_dates(expected_days(info, request, now), prices)
+    return Findings(clean, tuple(missing), "; ".join(_notes(clean, info, request, source)) or None)
+
+
+def expected_days(info: EtfInfo, request: UpdateRequest, now: datetime) -> list[date]:
+    """Return the days of a range for which a source should have prices, oldest first.
+
+    Args:
+        info: what the source says about the ETF: its exchange, and from when until when it has prices.
+        request: what it is asked for.
+        now: the time, with a time zone; days whose prices are not final are left out.
+    """
+    first = max(filter(None, (request.start_date, info.first_day)))
+    last = min(filter(None, (request.end_date, info.last_day, newest_final_day(now, info.calendar))))
+    return trading_days(first, last, info.calendar) if first <= last else []
 
 
 def _why_not(day: date, price: object, request: UpdateRequest, calendar: str, final: date) -> str | None:

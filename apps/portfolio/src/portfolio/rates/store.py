@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import date
 from decimal import Decimal
 
-from sqlalchemy import ARRAY, Date, bindparam, func, select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -39,16 +38,16 @@ async def upsert_rates(db: AsyncSession, rates: DailyRates) -> None:
     )
 
 
-async def stored_rates(db: AsyncSession, currency: str, days: Iterable[date]) -> dict[date, Decimal]:
-    """Return the stored rates of one currency on some days, read in one query.
+async def stored_rates(db: AsyncSession, currency: str, first: date, last: date) -> dict[date, Decimal]:
+    """Return the stored rates of one currency in a range of days, read in one query.
 
     Args:
         db: the session.
         currency: the currency, as an ISO 4217 code.
-        days: the days; those without a stored rate are left out of the answer.
+        first: first day.
+        last: last day, which belongs to the range.
     """
-    wanted = bindparam("days", sorted(set(days)), type_=ARRAY(Date))
     query = select(ExchangeRate.date, ExchangeRate.rate).where(
-        ExchangeRate.currency == currency, ExchangeRate.date == func.any(wanted)
+        ExchangeRate.currency == currency, ExchangeRate.date.between(first, last)
     )
     return {row.date: row.rate for row in await db.execute(query)}
