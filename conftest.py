@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
@@ -14,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from tasktrail.embedded import EmbeddedPostgres, EmbeddedRedis
 from tasktrail.settings import sqlalchemy_url
+from tests.rabbitmq import RabbitMQ, require_rabbitmq
 from tests.support import create_tables
 
 MakeDatabase = Callable[..., str]
@@ -21,9 +24,21 @@ _numbers = count()
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
+def servers() -> Iterator[Path]:
+    """A folder for the session's servers, which another user may enter: PostgreSQL does not run as root.
+
+    Not below pytest's own folder, which each new session of pytest closes to all others.
+    """
+    with TemporaryDirectory(prefix="tasktrail-tests-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def postgres(servers: Path) -> Iterator[URL]:
     """A real PostgreSQL; its URL names the maintenance database."""
-    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"), options={"fsync": "off"})
+    server = EmbeddedPostgres(servers / "postgres", options={"fsync": "off"})
     server.start()
     yield sqlalchemy_url(server.url)
     server.stop("immediate")
@@ -85,9 +100,9 @@ async def async_session(database_url: str) -> AsyncIterator[AsyncSession]:
 
 
 @pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def redis_url(servers: Path) -> Iterator[str]:
     """A real Redis."""
-    server = EmbeddedRedis(tmp_path_factory.mktemp("redis"), persistent=False)
+    server = EmbeddedRedis(servers / "redis", persistent=False)
     yield server.start()
     server.stop()
 
@@ -99,3 +114,14 @@ def project_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real RabbitMQ: the one that the environment names, or one of our own where the package is installed."""
+    if named := os.environ.get("TASKTRAIL_TEST_RABBITMQ_URL"):
+        yield named
+        return
+    require_rabbitmq()
+    with RabbitMQ(tmp_path_factory.mktemp("rabbitmq")) as server:
+        yield server.url

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Engine, NullPool, create_engine, insert, text
-from tests.chaos import witness
-from tests.chaos.app import FAST, Tasks, build
-from tests.chaos.cluster import Broker, Fleet, Rabbit, Redis
-from tests.chaos.domains import Evidence, create_tables
-from tests.chaos.invariants import violations
-from tests.chaos.sabotage import SABOTAGE
-from tests.waiting import until
 
 from tasktrail import Settings
 from tasktrail.embedded import EmbeddedPostgres
 from tasktrail.settings import ENVIRONMENT_PREFIX, sqlalchemy_url
+from tests.chaos import witness
+from tests.chaos.app import FAST, Tasks, build
+from tests.chaos.cluster import ROOT, Broker, Fleet, Rabbit, Redis
+from tests.chaos.domains import Evidence, create_tables
+from tests.chaos.invariants import violations
+from tests.chaos.sabotage import SABOTAGE
+from tests.waiting import until
 
 BROKERS: Final = ("redis", "rabbitmq")
 ACTIVE: Final = "SELECT count(*) FROM chaos.row WHERE status IN ('PENDING', 'PROCESSING')"
@@ -105,7 +105,7 @@ def field(
         SABOTAGE: ",".join(without),
         # Compiling Celery and SQLAlchemy takes most of a worker's start: once is enough.
         "PYTHONDONTWRITEBYTECODE": "",
-        "PYTHONPYCACHEPREFIX": str(folder / "compiled"),
+        "PYTHONPYCACHEPREFIX": str(ROOT / ".pytest_cache" / "compiled"),
     }
     with ExitStack() as stack:
         tasks = build(Settings.load(**chosen), witness.Witness(evidence), queue)

@@ -62,10 +62,11 @@ def test_every_block_of_a_page_does_what_the_page_says(page: Path, shop_url: str
         assert reader.ran == code
 
 
-@pytest.mark.parametrize("block", LEFT_OUT, ids=str)
-def test_a_block_that_is_not_run_says_why(block: Block) -> None:
-    assert block.not_run
-    pytest.skip(f"not run: {block.not_run}")
+@pytest.mark.parametrize("block", LEFT_OUT or [None], ids=str)
+def test_a_block_that_is_not_run_says_why(block: Block | None) -> None:
+    if block is not None:
+        assert block.not_run
+        pytest.skip(f"not run: {block.not_run}")
 
 
 @pytest.mark.parametrize("block", ALL, ids=str)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, text
 
-from tasktrail import Run, Status, tracker
+from tasktrail import FencedOut, Run, Status, tracker
 from tasktrail.celery.heartbeat import Heartbeats
 from tasktrail.direct import Direct
 from tasktrail.engines import Engines
@@ -301,7 +301,7 @@ def test_what_a_process_works_on_is_given_back_without_costing_an_attempt(
         row = columns(engine, run.id)
         assert (row["status"], row["attempts"], row["attempt_log"]) == (Status.PENDING, 0, [])
         assert (row["dispatched_at"], row["heartbeat_at"]) == (None, None)
-        with engine.begin() as db, pytest.raises(tracker.FencedOut):
+        with engine.begin() as db, pytest.raises(FencedOut):
             tracker.complete(db, JobTracking, run.fence)
 
 

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.engine import make_url
 
-from tasktrail import Enqueued, RetryPolicy, Status, tracker
+from tasktrail import Enqueued, FencedOut, RetryPolicy, Status, tracker
 from tasktrail.celery.losses import Loss, LossRecorder, What
 from tasktrail.errors import TimeLimit, WorkerLost
 from tests.desk import Desk, Sent, desk
@@ -306,5 +306,5 @@ def complete(engine: Engine, fence: tracker.Fence) -> None:
     with engine.begin() as db:
         try:
             tracker.complete(db, JobTracking, fence)
-        except tracker.FencedOut:
+        except FencedOut:
             db.rollback()

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, create_engine, text
 
-from tasktrail import RetryPolicy, Status, tracker
+from tasktrail import FencedOut, RetryPolicy, Status, tracker
 from tasktrail.embedded import EmbeddedPostgres
 from tasktrail.errors import LeaseExpired
 from tasktrail.maintenance import BATCH, BATCHES_PER_TICK
@@ -185,19 +185,19 @@ def test_a_row_in_a_long_queue_is_sent_again_after_waits_that_double(engine: Eng
 
 
 def test_rows_go_out_longest_due_first(engine: Engine, upkeep: Upkeep) -> None:
-    jobs = [add_job(engine) for _ in range(BATCH + 1)]
-    shift(engine, -HOUR, "next_attempt_at", ids=jobs[-1:])
+    add_jobs(engine, BATCH + 1, seconds_ago=0)
+    shift(engine, -HOUR, "next_attempt_at", ids=[BATCH + 1])
     batches: list[Rows] = []
     upkeep.outbox.before = batches.append
 
     upkeep.tick()
 
     assert [len(batch) for batch in batches] == [BATCH, 1]
-    assert jobs[-1] in [row for row, _ in batches[0]]
+    assert BATCH + 1 in [row for row, _ in batches[0]]
 
 
 def test_a_broker_that_fails_leaves_the_rows_to_the_next_round(engine: Engine, upkeep: Upkeep) -> None:
-    jobs = [add_job(engine) for _ in range(BATCH + 10)]
+    add_jobs(engine, BATCH + 10)
     upkeep.outbox.works = False
 
     failed = upkeep.tick().dispatched
@@ -206,9 +206,9 @@ def test_a_broker_that_fails_leaves_the_rows_to_the_next_round(engine: Engine, u
     upkeep.outbox.works = True
     sent = upkeep.tick().dispatched
 
-    assert (failed, unmarked, tried) == (0, len(jobs), [BATCH])
-    assert sent == len(jobs)
-    assert upkeep.outbox.ids() == jobs
+    assert (failed, unmarked, tried) == (0, BATCH + 10, [BATCH])
+    assert sent == BATCH + 10
+    assert upkeep.outbox.ids() == list(range(1, BATCH + 11))
 
 
 def test_a_row_whose_message_got_out_before_the_broker_failed_goes_on(engine: Engine, upkeep: Upkeep) -> None:
@@ -337,7 +337,7 @@ def test_the_worker_of_a_rescued_row_is_fenced_out(engine: Engine, upkeep: Upkee
     expire(engine, job)
     upkeep.tick()
 
-    with engine.begin() as db, pytest.raises(tracker.FencedOut):
+    with engine.begin() as db, pytest.raises(FencedOut):
         tracker.complete(db, JobTracking, fence)
 
 

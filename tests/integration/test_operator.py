@@ -11,6 +11,7 @@ from sqlalchemy import text
 
 from tasktrail import (
     BrokerUnavailable,
+    FencedOut,
     InvalidField,
     RetryPolicy,
     Status,
@@ -77,7 +78,7 @@ def test_a_cancelled_row_cannot_be_completed_by_the_attempt_that_was_running(off
     fence = office.claim(job)
     office.job.cancel(job.id, "nobody wants it")
 
-    with office.engine.begin() as db, pytest.raises(tracker.FencedOut, match="which is CANCELLED now"):
+    with office.engine.begin() as db, pytest.raises(FencedOut, match="which is CANCELLED now"):
         tracker.complete(db, JobTracking, fence)
 
 

@@ -273,10 +273,20 @@ def test_a_whole_chain_is_cancelled_each_row_with_its_own_reason(office: Desk) -
 
 def test_many_rows_are_cancelled_in_the_end(office: Desk) -> None:
     first = office.job.enqueue()
-    with Session(office.engine) as db:
-        for _ in range(600):
-            office.job.enqueue(db, after=[first])
-        db.commit()
+    office.job.enqueue(after=[first])
+    for statement in (
+        (
+            "INSERT INTO tracking.job_tracking (id, next_attempt_at)"
+            " SELECT copy, NULL FROM generate_series(1000, 1598) copy"
+        ),
+        (
+            "INSERT INTO tracking.tasktrail_prerequisites"
+            " SELECT domain, copy, needs_domain, needs_id, if_unmet"
+            " FROM tracking.tasktrail_prerequisites, generate_series(1000, 1598) copy"
+        ),
+    ):
+        with office.engine.begin() as db:
+            db.execute(text(statement))
     office.fail(first)
 
     counts = [office.tick().cancelled for _ in range(3)]

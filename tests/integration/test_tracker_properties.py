@@ -303,6 +303,14 @@ class Lifecycle(RuleBasedStateMachine):
         if self.write(attempt, lambda: tracker.release(self.db, OrderTracking, attempt.claim.fence)):
             attempt.expected.wait_again(due=True)
 
+    @rule(target=attempts, attempt=attempts)
+    def be_redelivered(self, attempt: Attempt) -> Any:
+        """Shut down gracefully; the same message claims the row again, for the same attempt."""
+        if not attempt.owns_its_row:
+            return multiple()
+        self.release(attempt)
+        return self.claim(attempt.claim.fence.tracking_id, attempt.claim.fence.celery_task_id)
+
     @rule(row=rows, reason=TEXTS)
     def cancel(self, row: int, reason: str) -> None:
         expected = self.expected[row]

@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/**/*.md")]
 )
+RUN = frozenset({"howto", "explanation", "runbooks", "tutorials"})
+"""Folders whose pages are run, block by block, by ``tests/docs``."""
 RECORDS = sorted(path.name for path in (ROOT / "docs/adr").glob("[0-9]*.md"))
 
 
@@ -30,6 +32,8 @@ def blocks(text: str, language: str) -> list[str]:
 
 def python_blocks() -> Iterator[object]:
     for page in PAGES:
+        if page.parent.name in RUN:
+            continue
         for number, block in enumerate(blocks(page.read_text(encoding="utf-8"), "python"), start=1):
             yield pytest.param(block, id=f"{page.relative_to(ROOT)}, block {number}")
 

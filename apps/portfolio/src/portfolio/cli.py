@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Literal, TypeAlias
 
@@ -12,8 +10,10 @@ import typer
 from rich.console import Console
 
 from portfolio import demo as demonstration
-from portfolio.database import require_ready, upgrade
-from portfolio.main import Application, build
+from portfolio.cli_common import opened
+from portfolio.cli_daily import LogLevel, beat, daily
+from portfolio.cli_etfs import etf
+from portfolio.database import upgrade
 from portfolio.process import run_in_foreground, worker_command, worker_environment
 from portfolio.rates.backfill import plan_backfill
 from portfolio.rates.tracking import DEFAULT_CURRENCIES, update_fields
@@ -32,31 +32,20 @@ database = typer.Typer(help="The database schema.", no_args_is_help=True)
 rates = typer.Typer(help="Exchange rates.", no_args_is_help=True)
 app.add_typer(database, name="db")
 app.add_typer(rates, name="rates")
+app.add_typer(etf, name="etf")
+app.add_typer(daily, name="daily")
+app.command()(beat)
 
 Currencies: TypeAlias = Annotated[
     list[str] | None, typer.Option("--currency", "-c", help="A currency; may be repeated.")
 ]
 Pool: TypeAlias = Literal["prefork", "threads", "solo"]
-LogLevel: TypeAlias = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
-
-
-@contextmanager
-def _application(*, ready: bool = True) -> Iterator[Application]:
-    """Build the application on the servers named by the environment, else on the embedded ones."""
-    with EmbeddedStack(Settings.load()) as settings:
-        application = build(settings)
-        try:
-            if ready:
-                require_ready(application.trail)
-            yield application
-        finally:
-            application.trail.engines.dispose()
 
 
 @database.command("upgrade")
 def upgrade_database() -> None:
     """Apply the pending migrations."""
-    with _application(ready=False) as application:
+    with opened(ready=False) as application:
         with application.trail.engines.errors():
             upgrade(application.trail.engines.sync)
         typer.echo("the database is up to date")
@@ -69,7 +58,7 @@ def update_rates(
     restart: Annotated[bool, typer.Option(help="Start a failed or cancelled update again.")] = False,
 ) -> None:
     """Enqueue the update of one day's exchange rates; a worker fetches them."""
-    with _application() as application:
+    with opened() as application:
         enqueued = application.tasks.update_exchange_rates.enqueue(
             on_duplicate="restart" if restart else "return",
             **update_fields(day.date(), _codes(currency), application.source.name),
@@ -89,7 +78,7 @@ def backfill_rates(
 ) -> None:
     """Enqueue the update of every published day in a range; those tracked already stay as they are."""
     backfill = plan_backfill(first.date(), last.date(), datetime.now(UTC))
-    with _application() as application:
+    with opened() as application:
         enqueued = application.tasks.update_exchange_rates.enqueue_many(
             update_fields(day, _codes(currency), application.source.name) for day in backfill.days
         )
@@ -113,7 +102,7 @@ def worker(
     loglevel: Annotated[LogLevel, typer.Option(help="What is logged.", case_sensitive=False)] = "INFO",
 ) -> None:
     """Run a Celery worker until it is stopped."""
-    with _application() as application:
+    with opened() as application:
         environment = worker_environment(application.trail.settings)
         command = worker_command("portfolio.worker", concurrency, pool, loglevel)
         application.trail.engines.dispose()

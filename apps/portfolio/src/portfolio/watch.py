@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from tasktrail import Status, TrackingRef, Trail
-from tasktrail.prerequisites import Reference
+from portfolio.models import ExchangeRateUpdateTracking
+from tasktrail import Enqueued, Status, TrackingRef, Trail
 
-ENDED = [status.value for status in Status if status.is_ended]
+ENDED: Final = [status.value for status in Status if status.is_ended]
+
+LEAVES: Final = frozenset({ExchangeRateUpdateTracking.__tracking__.domain})
+"""Domains whose rows wait for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class Watched:
 class Family:
     """Some rows and all that they wait for, directly or through others."""
 
-    def __init__(self, trail: Trail, roots: Iterable[Reference]) -> None:
+    def __init__(self, trail: Trail, roots: Iterable[Enqueued | TrackingRef]) -> None:
         self._trail = trail
         self._roots = [TrackingRef(root.domain, root.id) for root in roots]
 
@@ -55,9 +59,7 @@ class Family:
         with self._trail.engines.errors(), Session(self._trail.engines.sync) as db:
             for ref in self._roots:
                 model = self._trail.registry.get(ref.domain).model
-                row = db.execute(
-                    select(model.status, model.error_message).where(model.id == ref.id)
-                ).one()
+                row = db.execute(select(model.status, model.error_message).where(model.id == ref.id)).one()
                 found.append(Watched(ref, Status(row.status), row.error_message))
         return found
 
@@ -70,14 +72,11 @@ class Family:
         new = set(self._roots)
         while new:
             members |= new
-            needed = (
+            needed = {
                 one.ref
                 for ref in new
-                if ref.domain in self._waiting_domains()
+                if ref.domain not in LEAVES
                 for one in self._trail.task_of(ref.domain).prerequisites(ref.id)
-            )
-            new = set(needed) - members
+            }
+            new = needed - members
         return members
-
-    def _waiting_domains(self) -> frozenset[str]:
-        return frozenset(domain.name for domain in self._trail.registry)
