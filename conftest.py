@@ -118,7 +118,7 @@ def project_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real RabbitMQ: the one that the environment names, or one of our own where the package is installed."""
+    """A real RabbitMQ: the one that the environment names, or our own where the package is installed."""
     if named := os.environ.get("TASKTRAIL_TEST_RABBITMQ_URL"):
         yield named
         return
