@@ -133,7 +133,7 @@ def all_domains(policy: RetryPolicy) -> list[Domain]:
 def shift(
     engine: Engine, seconds: float, *columns: str, ids: Sequence[int] = (), model: Model = JobTracking
 ) -> None:
-    """Move times of rows, of all rows if none are named: negative seconds let that much time pass for them."""
+    """Move times of rows, of all if none are named: negative seconds let that much time pass for them."""
     moves = ", ".join(f"{column} = {column} + make_interval(secs => :seconds)" for column in columns)
     with engine.begin() as db:
         db.execute(

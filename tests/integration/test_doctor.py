@@ -331,12 +331,14 @@ def test_rows_that_are_stuck_are_counted(healthy: Installation) -> None:
 
 
 def test_rows_that_wait_for_good_reason_are_not_stuck(healthy: Installation) -> None:
-    sent, later, held = (add_job(healthy.engine) for _ in range(3))
+    sent, later, held, due = (add_job(healthy.engine) for _ in range(4))
     with healthy.engine.begin() as db:
         tracker.mark_dispatched(db, JobTracking, [sent])
     shift(healthy.engine, -600, "next_attempt_at", ids=[sent])
     shift(healthy.engine, 600, "next_attempt_at", ids=[later])
-    by_hand = claim(healthy.engine, add_job(healthy.engine)).fence.tracking_id
+    shift(healthy.engine, -100, "next_attempt_at", ids=[due])  # for less than twice the 60 s of the settings
+    by_hand, late = (claim(healthy.engine, add_job(healthy.engine)).fence.tracking_id for _ in range(2))
+    shift(healthy.engine, -100, "heartbeat_at", ids=[late])
     healthy.execute(
         f"UPDATE tracking.job_tracking SET next_attempt_at = NULL WHERE id = {held}",
         f"UPDATE tracking.job_tracking SET heartbeat_at = NULL WHERE id = {by_hand}",
@@ -357,7 +359,7 @@ def test_the_application_adds_checks_of_its_own(install: Install) -> None:
 
 def test_errors_come_before_warnings(healthy: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "CLOCK_SKEW", -1.0)
-    healthy.trail.app.conf.update(task_always_eager=True)
+    healthy.execute("DELETE FROM tracking.tasktrail_version")
 
     assert [finding.severity for finding in healthy.findings()] == [Severity.ERROR, Severity.WARNING]
 
