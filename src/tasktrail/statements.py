@@ -82,13 +82,17 @@ def select_by_natural_key(model: Model) -> Select[Any]:
 
 @built_once
 def mark_dispatched_if_pending(model: Model) -> Write:
-    """Note that the messages of these rows went out."""
+    """Note that the messages of these rows went out.
+
+    A row without a due time was claimed meanwhile and given back: its message is used up.
+    """
     table = table_of(model)
     return (
         update(table)
         .where(
             table.c.id == func.any(bindparam("ids", type_=ARRAY(BigInteger))),
             is_now(table, Status.PENDING),
+            table.c.next_attempt_at.is_not(None),
         )
         .values(dispatched_at=CLOCK)
         .returning(table.c.id)

@@ -271,7 +271,7 @@ def lock_rows(model: Model) -> Select[Any]:
 
 @built_once
 def make_due_if_prerequisites_met(model: Model, schema: str | None) -> Write:
-    """Give held rows their due time once all their prerequisites are COMPLETED."""
+    """Give held rows their due time once all their prerequisites are met; no message is on its way to them."""
     table = table_of(model)
     needs = library(schema).prerequisites
     met = needs.c.met_at.is_not(None)
@@ -284,7 +284,7 @@ def make_due_if_prerequisites_met(model: Model, schema: str | None) -> Write:
             _waiting_with(table, model, needs, met),
             ~_waiting_with(table, model, needs, ~met),
         )
-        .values(next_attempt_at=CLOCK, updated_at=CLOCK)
+        .values(next_attempt_at=CLOCK, dispatched_at=null(), updated_at=CLOCK)
         .returning(table.c.id)
     )
 

@@ -70,9 +70,11 @@ class Producer:
     def _run(self) -> None:
         try:
             self._place_all()
-            self._runner.close()
         except BaseException as error:
             self.failure = error
+        finally:
+            self._runner.run(self._engines.asynchronous.dispose())
+            self._runner.close()
 
     def _place_all(self) -> None:
         start = time.monotonic()
