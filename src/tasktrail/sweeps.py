@@ -271,7 +271,7 @@ def lock_rows(model: Model) -> Select[Any]:
 
 @built_once
 def make_due_if_prerequisites_met(model: Model, schema: str | None) -> Write:
-    """Give held rows their due time once all their prerequisites are met; no message is on its way to them."""
+    """Give held rows their due time once all their prerequisites are met; no message is on its way yet."""
     table = table_of(model)
     needs = library(schema).prerequisites
     met = needs.c.met_at.is_not(None)

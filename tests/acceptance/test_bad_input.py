@@ -38,7 +38,7 @@ BAD_SETTINGS = [
     ("TASKTRAIL_BROKER_URL", "nonsense", ["write redis://"]),
     ("TASKTRAIL_CONNECT_TIMEOUT", "soon", ["should be a valid integer"]),
     ("TASKTRAIL_LEASE", "1", ["at least two heartbeat intervals of 10 s"]),
-    ("TASKTRAIL_LEASE", "nan", ["should be greater than 0"]),
+    ("TASKTRAIL_LEASE", "nan", ["should be a finite number"]),
     ("TASKTRAIL_RETENTION", "-1", ["should be greater than 0"]),
     ("TASKTRAIL_MAINTENANCE", "perhaps", ["should be a valid boolean"]),
 ]
