@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def test_each_revision_can_be_taken_back_and_applied_again(bare_engine: Engine) 
         before = revision
 
 
-def test_two_processes_that_migrate_at_once_apply_everything_once(
+def test_two_that_migrate_at_once_apply_everything_once(
     bare_engine: Engine, another_engine: Engine
 ) -> None:
     both_are_there = threading.Barrier(2)
@@ -88,11 +89,9 @@ def test_two_processes_that_migrate_at_once_apply_everything_once(
         both_are_there.wait(10)
         upgrade(bare_engine)
 
-    threads = [threading.Thread(target=migrate) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(2) as pool:
+        for migration in [pool.submit(migrate) for _ in range(2)]:
+            migration.result()
     upgrade(another_engine)
 
     assert catalog(bare_engine) == catalog(another_engine)
