@@ -7,7 +7,7 @@ worker, and the guard is part of the pick: of two sweeps at once, each row is ta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import (
     ARRAY,
@@ -52,6 +52,9 @@ from tasktrail.library import library
 from tasktrail.models import built_once
 from tasktrail.states import ACTIVE, ENDED, REVIVABLE, Status
 
+MOST_PATIENCE: Final = 16
+"""How many times ``redispatch_after`` a message that may be lost is waited for, at most."""
+
 
 def _seconds(name: str) -> ColumnElement[Any]:
     return func.make_interval(0, 0, 0, 0, 0, 0, bindparam(name, type_=Double()))
@@ -72,12 +75,14 @@ def take_due_for_dispatch(model: Model) -> Write:
     """Mark a batch of due rows as dispatched, before their messages are sent.
 
     Due and never dispatched, or dispatched so long ago that the message may be lost. How long that is doubles
-    with each dispatch: a row is sent again once it has waited as long as it had at the last time. While all
-    rows that workers take were due earlier, the queue is merely long, and more messages would make it longer.
+    with each dispatch, up to ``MOST_PATIENCE`` times: a row is sent again once it has waited as long as it had
+    at the last time. While all rows that workers take were due earlier, the queue is merely long, and more
+    messages would make it longer.
     """
     table = table_of(model)
     since = func.greatest(table.c.dispatched_at, table.c.next_attempt_at)
-    patience = func.greatest(_seconds("redispatch_after"), table.c.dispatched_at - table.c.next_attempt_at)
+    waited = func.greatest(_seconds("redispatch_after"), table.c.dispatched_at - table.c.next_attempt_at)
+    patience = func.least(waited, MOST_PATIENCE * _seconds("redispatch_after"))
     running = table.alias("running")
     reached = (
         select(func.max(running.c.next_attempt_at))

@@ -128,7 +128,8 @@ class Worker:
         _, unrecoverable, end = self.log.read_text("utf-8", "replace").rpartition("Unrecoverable error: ")
         if not unrecoverable:
             return f"exit code {self.process.returncode}, see {self.log}", False
-        return end.partition("\n")[0], "/tasktrail/" not in end
+        traceback = end.partition("\n[")[0]
+        return traceback.partition("\n")[0], "/tasktrail/" not in traceback
 
     def children(self) -> list[psutil.Process]:
         """Return the pool's processes."""

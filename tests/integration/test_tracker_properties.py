@@ -199,8 +199,9 @@ class Lifecycle(RuleBasedStateMachine):
     def dispatch(self, row: int) -> None:
         tracker.mark_dispatched(self.db, OrderTracking, [row])
         self.end("commit")
-        if self.expected[row].status is Status.PENDING:
-            self.expected[row].dispatched = True
+        expected = self.expected[row]
+        if expected.status is Status.PENDING and expected.due is not None:
+            expected.dispatched = True
 
     @rule(target=attempts, row=rows, task=TASKS)
     def claim(self, row: int, task: str | None) -> Any:
@@ -362,6 +363,7 @@ class Lifecycle(RuleBasedStateMachine):
             expected.fail_attempt("error", stored(error))
         if to is Status.PENDING:
             expected.wait_again(due=True)
+            expected.dispatched = False
             return
         expected.reach(to)
         if to is Status.PROCESSING:

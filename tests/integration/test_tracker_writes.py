@@ -454,6 +454,16 @@ def test_rows_are_marked_as_dispatched_unless_a_worker_was_faster(engine: Engine
     assert marked == [Status.PENDING]
 
 
+def test_a_row_without_a_due_time_is_not_marked_as_dispatched(engine: Engine) -> None:
+    """It was claimed meanwhile and put on hold: its message is used up, and it needs another one when due."""
+    job = add_job(engine, next_attempt_at=None)
+
+    with engine.begin() as db:
+        tracker.mark_dispatched(db, JobTracking, [job])
+
+    assert columns(engine, job)["dispatched_at"] is None
+
+
 def test_a_note_of_an_older_transaction_does_not_turn_the_clock_of_a_row_back(engine: Engine) -> None:
     job = add_job(engine)
     with engine.connect() as old:

@@ -56,7 +56,7 @@ def upgrade(op: Operations | ModuleType, *, schema: str | None = None) -> None:
         sa.Column("updated_at", moment, server_default=sa.func.now(), nullable=False),
         schema=schema,
     )
-    version = sa.table(VERSION_TABLE, sa.column("version"), schema=schema)
+    version = sa.table(VERSION_TABLE, sa.column("version", sa.Integer), schema=schema)
     op.execute(sa.insert(version).values(version=VERSION))
 
 
@@ -64,5 +64,5 @@ def downgrade(op: Operations | ModuleType, *, schema: str | None = None) -> None
     """Drop what ``upgrade`` created."""
     op.drop_table("tasktrail_counters", schema=schema)
     op.drop_table("tasktrail_prerequisites", schema=schema)
-    version = sa.table(VERSION_TABLE, sa.column("version"), schema=schema)
+    version = sa.table(VERSION_TABLE, sa.column("version", sa.Integer), schema=schema)
     op.execute(sa.delete(version).where(version.c.version == VERSION))

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from portfolio.cli import app
 from portfolio.models import DailyUpdateTracking, Etf, EtfCreationTracking, EtfUpdateTracking
-from tests.commands import Outcome, program, run_apart, run_here
+from tests.commands import Outcome, program, run_here
 from tests.waiting import until
 
 WEEK = ("--from", "2022-12-12", "--to", "2022-12-16")
@@ -52,14 +52,12 @@ def process(folder: Path, *words: str, ready: str) -> Iterator[subprocess.Popen[
 
 
 def test_an_etf_is_added_updated_and_shown_while_a_worker_works(environment: Path, engine: Engine) -> None:
-    env: dict[str, str | None] = {}
     with process(environment, "worker", "--pool", "solo", "--concurrency", "1", ready=" ready."):
-        added = run_apart("portfolio", "etf", "add", "mtum", *WEEK, "--wait", cwd=environment, env=env)
-        update = ("etf", "update", "MTUM", "--type", "full", "--from", "2022-12-15", "--to", "2022-12-21")
-        updated = run_apart("portfolio", *update, "--wait", cwd=environment, env=env)
-        unknown = run_apart("portfolio", "etf", "add", "ACME", "--wait", cwd=environment, env=env)
-        day = ("daily", "run", "--day", "2022-12-22", "--wait")
-        daily = run_apart("portfolio", *day, cwd=environment, env=env)
+        added = run_here(app, "etf", "add", "mtum", *WEEK, "--wait")
+        days = ("--from", "2022-12-15", "--to", "2022-12-21")
+        updated = run_here(app, "etf", "update", "MTUM", "--type", "full", *days, "--wait")
+        unknown = run_here(app, "etf", "add", "ACME", "--wait")
+        daily = run_here(app, "daily", "run", "--day", "2022-12-22", "--wait")
     shown = run_here(app, "etf", "show", "mtum", "--days", "3")
 
     assert added == Outcome(0, "etf_creation 1: created, PENDING\netf_creation 1: COMPLETED\n", "")

@@ -80,9 +80,7 @@ def test_each_revision_can_be_taken_back_and_applied_again(bare_engine: Engine) 
         before = revision
 
 
-def test_two_that_migrate_at_once_apply_everything_once(
-    bare_engine: Engine, another_engine: Engine
-) -> None:
+def test_two_that_migrate_at_once_apply_everything_once(bare_engine: Engine, another_engine: Engine) -> None:
     both_are_there = threading.Barrier(2)
 
     def migrate() -> None:
