@@ -75,7 +75,7 @@ def take_due_for_dispatch(model: Model) -> Write:
     """Mark a batch of due rows as dispatched, before their messages are sent.
 
     Due and never dispatched, or dispatched so long ago that the message may be lost. How long that is doubles
-    with each dispatch, up to ``MOST_PATIENCE`` times: a row goes out again once it has waited as long as it had
+    with each dispatch, up to ``MOST_PATIENCE`` times: a row goes out again once it waited as long as it had
     at the last time. While all rows that workers take were due earlier, the queue is merely long, and more
     messages would make it longer.
     """
