@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, Protocol
 
 from sqlalchemy import Connection, select, text
@@ -82,6 +83,7 @@ class Maintenance:
         self._schema = schema
         self._pruned_at = float("-inf")
         self._rescue_from = float("-inf")
+        self._reached: dict[str, list[tuple[float, datetime]]] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Lead whenever nobody else does, until told to stop; an unreachable database is waited for.
@@ -150,20 +152,33 @@ class Maintenance:
 
     def _dispatch(self, db: Connection, domain: Domain) -> int:
         sent = 0
+        parameters = {
+            "batch": BATCH,
+            "redispatch_after": self._settings.redispatch_after,
+            "reached": self._queue_reached(db, domain),
+        }
         for _ in range(BATCHES_PER_TICK):
-            rows = db.execute(
-                sweeps.take_due_for_dispatch(domain.model),
-                {"batch": BATCH, "redispatch_after": self._settings.redispatch_after},
-            ).all()
+            rows = db.execute(sweeps.take_due_for_dispatch(domain.model), parameters).all()
             if rows and not self._send(domain, [(row.id, row.celery_task_id) for row in rows]):
-                forget = [{"row_id": row.id, "marked_at": row.dispatched_at} for row in rows]
-                for parameters in forget:
-                    db.execute(sweeps.forget_dispatch_if_unchanged(domain.model), parameters)
+                for row in rows:
+                    mark = {"row_id": row.id, "marked_at": row.dispatched_at}
+                    db.execute(sweeps.forget_dispatch_if_unchanged(domain.model), mark)
                 break
             sent += len(rows)
             if len(rows) < BATCH:
                 break
         return sent
+
+    def _queue_reached(self, db: Connection, domain: Domain) -> datetime | None:
+        """Return the newest due time of a row that was taken lately, ``None`` when none was.
+
+        Jobs may be shorter than the time between two rounds, so what earlier rounds saw counts for a while.
+        """
+        now, memory = time.monotonic(), self._settings.redispatch_after
+        newest = db.scalar(sweeps.newest_due_taken_since(domain.model), {"redispatch_after": memory})
+        seen = [(at, due) for at, due in self._reached.get(domain.name, []) if at > now - memory]
+        self._reached[domain.name] = seen if newest is None else [*seen, (now, newest)]
+        return max((due for _, due in self._reached[domain.name]), default=None)
 
     def _rescue(self, db: Connection, domain: Domain) -> int:
         policy = domain.policy

@@ -76,22 +76,14 @@ def take_due_for_dispatch(model: Model) -> Write:
 
     Due and never dispatched, or dispatched so long ago that the message may be lost. How long that is doubles
     with each dispatch, up to ``MOST_PATIENCE`` times: a row goes out again once it waited as long as it had
-    at the last time. While all rows that workers take were due earlier, the queue is merely long, and more
+    at the last time. While the queue has not reached the rows of that due time, it is merely long, and more
     messages would make it longer.
     """
     table = table_of(model)
     since = func.greatest(table.c.dispatched_at, table.c.next_attempt_at)
     waited = func.greatest(_seconds("redispatch_after"), table.c.dispatched_at - table.c.next_attempt_at)
     patience = func.least(waited, MOST_PATIENCE * _seconds("redispatch_after"))
-    running = table.alias("running")
-    reached = (
-        select(func.max(running.c.next_attempt_at))
-        .where(
-            in_state(running, Status.PROCESSING),
-            running.c.started_at > func.now() - _seconds("redispatch_after"),
-        )
-        .scalar_subquery()
-    )
+    reached = bindparam("reached", None, type_=DateTime(timezone=True))
     is_queue_past_it = func.coalesce(reached > table.c.next_attempt_at, true())
     lost = table.c.dispatched_at.is_(None) | ((since + patience <= func.now()) & is_queue_past_it)
     batch = _batch(
@@ -106,6 +98,15 @@ def take_due_for_dispatch(model: Model) -> Write:
         .where(table.c.id.in_(batch))
         .values(dispatched_at=CLOCK)
         .returning(table.c.id, table.c.celery_task_id, table.c.dispatched_at)
+    )
+
+
+@built_once
+def newest_due_taken_since(model: Model) -> Select[Any]:
+    """Read the newest due time among the running rows that were taken lately: how far the queue has come."""
+    table = table_of(model)
+    return select(func.max(table.c.next_attempt_at)).where(
+        in_state(table, Status.PROCESSING), table.c.started_at > func.now() - _seconds("redispatch_after")
     )
 
 

@@ -37,7 +37,7 @@ FAST = {
     "heartbeat_interval": 0.5,
     "lease": 3.0,
     "maintenance_interval": 0.2,
-    "redispatch_after": 4.0,
+    "redispatch_after": 6.0,
     "eta_horizon": 0.3,  # so that some retries wait in the broker, and some in PostgreSQL
     "shutdown_grace": 1.0,
     "connect_timeout": 3,

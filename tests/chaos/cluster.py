@@ -23,6 +23,7 @@ from tests.rabbitmq import RabbitMQ
 
 ROOT: Final = Path(__file__).parents[2]
 STOP_SECONDS: Final = 5.0
+MARK: Final = "CHAOS_WORKER"
 
 
 class Broker(ABC):
@@ -103,12 +104,14 @@ class Worker:
 
     Attributes:
         name: its host name for Celery; the worker that takes its place has another one.
+        mark: what its processes have in their environment.
         process: the main process.
         log: the file it writes to.
         struck: whether it was told or forced to end.
     """
 
     name: str
+    mark: str
     process: subprocess.Popen[bytes]
     log: Path
     struck: bool = False
@@ -138,10 +141,13 @@ class Worker:
         return []
 
     def family(self) -> Iterator[psutil.Process]:
-        """Return every process of its session, also those whose parent is gone."""
+        """Return every process of its session, also those whose parent is gone.
+
+        The system may have given the worker's number to a stranger by now, so it must bear our mark as well.
+        """
         for process in psutil.process_iter():
             with suppress(psutil.Error, ProcessLookupError):
-                if os.getsid(process.pid) == self.process.pid and process.status() != psutil.STATUS_ZOMBIE:
+                if os.getsid(process.pid) == self.process.pid and process.environ().get(MARK) == self.mark:
                     yield process
 
     def kill(self, *, orphans: bool) -> None:
@@ -217,7 +223,7 @@ class Fleet:
             worker.process.wait()
 
     def _start(self, number: int) -> Worker:
-        name, prefetch = f"w{number}@chaos", 1 + number % 4
+        name, mark, prefetch = f"w{number}@chaos", f"{self.folder}/{number}", 1 + number % 4
         log = self.folder / f"w{number}.log"
         command = [
             *(sys.executable, "-m", "celery", "--app", "tests.chaos.app", "worker", f"--hostname={name}"),
@@ -229,13 +235,13 @@ class Fleet:
             process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**os.environ, **self.environment},
+                env={**os.environ, **self.environment, MARK: mark},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        return Worker(name, process, log)
+        return Worker(name, mark, process, log)
 
 
 def pause(process: psutil.Process) -> None:

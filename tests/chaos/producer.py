@@ -20,7 +20,7 @@ from tests.chaos.arena import ACTIVE
 from tests.chaos.plan import Order
 
 Jobs = Iterable[dict[str, Any]]
-ROOM: Final = 400
+ROOM: Final = 500
 """How many rows may wait or run when a job is ordered, so that a slow machine gets no more than it can do."""
 LOOK: Final = 0.25
 """Time between two looks at how many there are, in seconds."""

@@ -15,7 +15,24 @@ failed: 2026-10-24, NothingPublished: no rates are published for 2026-10-24: 202
 retries: 2 failed attempts of 2026-08-07 before it completed
 rates stored: 610, counted by the jobs: 610
 the database says so
+4. adding 5 ETFs with their prices from 2021-01-01 to 2021-12-31; the rates come through the rates job
 """
+PRICES = """\
+prices stored: 1260, for 5 ETFs on 252 trading days: 1260
+prices that are the price in dollars by the ECB's rate, to the sixth decimal: 1260
+updates of exchange rates for them: 251 COMPLETED, for 251 days
+the database says so
+"""
+END = """\
+prices of 2022-01-03: 5
+the database says so
+"""
+PRICE = re.compile(
+    r"^ *([A-Z]{4}) +COMPLETED +252 +Fri 2021-12-31 +([0-9.]+) +([0-9.]+) +([0-9.]+) ", re.MULTILINE
+)
+DAILY = re.compile(
+    r"^ *(\w{3} \d{4}-\d\d-\d\d) +(exchange_rates|etf_prices) +(\w+) +(found|none) +(.*?) *$", re.MULTILINE
+)
 ROW = re.compile(r"^ *(\d+) +(\w{3} \d{4}-\d\d-\d\d) +(COMPLETED|FAILED) +(\d+)/10 +(\d) ", re.MULTILINE)
 
 
@@ -31,8 +48,25 @@ def test_the_demo_does_what_it_says_and_a_second_run_finds_it_done(project_folde
     assert (second.code, second.err) == (0, "")
     assert "62 new rows, 0 were there already" in first.out
     assert "0 new rows, 62 were there already" in second.out
+    assert re.findall(r"\d+ new rows, \d+ were there already", second.out) == [
+        f"0 new rows, {count} were there already" for count in (62, 5, 6)
+    ]
     for outcome in (first, second):
-        assert outcome.out.endswith(SUMMARY)
+        assert SUMMARY in outcome.out
+        assert PRICES in outcome.out
+        assert outcome.out.endswith(END)
+        prices = {symbol: (usd, rate, eur) for symbol, usd, rate, eur in PRICE.findall(outcome.out)}
+        assert sorted(prices) == ["MTUM", "QUAL", "SIZE", "USMV", "VLUE"]
+        assert prices["MTUM"] == ("176.788", "1.1326", "156.09")
+        assert [line[:4] for line in DAILY.findall(outcome.out)] == [
+            (day, update_type, "COMPLETED", data)
+            for day, data in (
+                ("Mon 2022-01-03", "found"),
+                ("Fri 2021-04-02", "none"),
+                ("Sat 2021-12-18", "none"),
+            )
+            for update_type in ("exchange_rates", "etf_prices")
+        ]
     rows = ROW.findall(first.out)
     assert len(rows) == 62
     assert rows == ROW.findall(second.out)

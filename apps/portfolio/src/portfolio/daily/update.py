@@ -28,7 +28,7 @@ from portfolio.etfs.tracking import symbol_of
 from portfolio.models import DailyUpdateTracking
 from portfolio.rates.calendar import newest_published_day, why_nothing_is_published
 from portfolio.rates.orders import RateOrders
-from tasktrail import Enqueued, GiveUp, Prerequisite, Run, WaitFor
+from tasktrail import GiveUp, Prerequisite, Run, TrackingRef, WaitFor
 
 SHOWN = 5
 """How many failures the notes name."""
@@ -81,7 +81,7 @@ class DailyWork:
         await run.arecord(data_found=None, notes=reason)
         raise WaitFor(orders, if_unmet="proceed")
 
-    async def _order_rates(self, run: Run[DailyUpdateTracking]) -> tuple[list[Enqueued], str]:
+    async def _order_rates(self, run: Run[DailyUpdateTracking]) -> tuple[list[TrackingRef], str]:
         day = run.row.update_date
         decision = decide(
             day,
@@ -91,7 +91,7 @@ class DailyWork:
         )
         return await self.rates.place(run.asession, decision.days), decision.reason
 
-    async def _order_prices(self, run: Run[DailyUpdateTracking]) -> tuple[list[Enqueued], str]:
+    async def _order_prices(self, run: Run[DailyUpdateTracking]) -> tuple[list[TrackingRef], str]:
         day, etf_id = run.row.update_date, etf_id_of(run.row.update_type)
         etfs = await stored_price_days(run.asession, day, self.prices, etf_id)
         if etf_id is not None and not etfs:

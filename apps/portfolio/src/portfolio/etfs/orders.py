@@ -11,7 +11,7 @@ from portfolio.clock import Clock
 from portfolio.etfs.request import UpdateType
 from portfolio.etfs.tracking import update_fields
 from portfolio.models import Etf, EtfUpdateTracking
-from tasktrail import Enqueued, TrackedTask
+from tasktrail import TrackedTask, TrackingRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class EtfOrders:
 
     async def place(
         self, db: AsyncSession, etf: Etf, update_type: UpdateType, start: date, end: date
-    ) -> Enqueued:
+    ) -> TrackingRef:
         """Enqueue the update of one ETF.
 
         Args:
@@ -45,4 +45,5 @@ class EtfOrders:
             InvalidField: the range makes no sense.
         """
         fields = update_fields(etf, update_type, start, end, now=self.clock())
-        return await self.task.aenqueue(db, **fields)
+        enqueued = await self.task.aenqueue(db, **fields)
+        return TrackingRef(enqueued.domain, enqueued.id)
