@@ -25,8 +25,8 @@ from tests.chaos.plan import Blow, Strike, strikes
 
 T = TypeVar("T")
 TICK: Final = 0.05
-BUSY: Final = 0.7
-"""How often a process that works on a row is preferred, as a victim."""
+LONG: Final = 0.5
+"""A process that works on a job of so many seconds is preferred as a victim of a pause."""
 LATEST: Final = 5.0
 """Longest delay of a doubled message, in seconds."""
 PATIENCE: Final = 60.0
@@ -39,7 +39,9 @@ SOME_ROWS: Final = "SELECT domain, id, celery_task_id FROM chaos.row ORDER BY ra
 ACTIVE_ROWS: Final = (
     "SELECT domain, id FROM chaos.row WHERE status IN ('PENDING', 'PROCESSING') ORDER BY random() LIMIT :some"
 )
-BUSY_WORKERS: Final = "SELECT worker FROM chaos.row WHERE status = 'PROCESSING' AND worker IS NOT NULL"
+BUSY_WORKERS: Final = (
+    "SELECT worker FROM chaos.row WHERE status = 'PROCESSING' AND worker IS NOT NULL AND seconds >= :seconds"
+)
 
 
 class Tormentor:
@@ -122,17 +124,17 @@ class Tormentor:
 
     def _strike_child(self, strike: Strike) -> None:
         children = [child for worker in self._serving() for child in worker.children()]
-        busy_pids = self._busy_pids() if strike.pick < BUSY else set()
-        busy = [child for child in children if child.pid in busy_pids]
-        child = _picked(busy or children, strike.pick)
+        is_pause = strike.blow is Blow.PAUSE_CHILD
+        at_work = self._at_work(LONG if is_pause else 0.0) if is_pause or strike.pick < 0.5 else set()
+        child = _picked([child for child in children if child.pid in at_work] or children, strike.pick)
         if child is None:
             return
         with suppress(psutil.NoSuchProcess):
-            if strike.blow is Blow.KILL_CHILD:
-                child.kill()
-            else:
+            if is_pause:
                 self._pause(child, strike.seconds)
-            self._note(strike, f"process {child.pid}{' at work' if child.pid in busy_pids else ''}")
+            else:
+                child.kill()
+            self._note(strike, f"process {child.pid}{' at work' if child.pid in at_work else ''}")
 
     def _strike_worker(self, strike: Strike) -> None:
         worker = _picked(self._serving(), strike.pick)
@@ -164,9 +166,10 @@ class Tormentor:
         self._paused.append(process)
         self._at(self._now() + seconds, lambda: resume(process))
 
-    def _busy_pids(self) -> set[int]:
+    def _at_work(self, seconds: float) -> set[int]:
+        """Return the processes that work on jobs that take so long at least."""
         with suppress(Unavailable, SQLAlchemyError), self._tasks.trail.engines.pooled() as db:
-            workers = db.execute(text(BUSY_WORKERS)).scalars()
+            workers = db.execute(text(BUSY_WORKERS), {"seconds": seconds}).scalars()
             return {int(worker.rpartition("/")[2]) for worker in workers}
         return set()
 

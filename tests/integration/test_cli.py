@@ -38,14 +38,9 @@ plain = Celery("plain")
 holder = SimpleNamespace(trail=trail)
 number = 7
 
-def make_trail():
-    return trail
-
-def make_app():
-    return app
-
-def make_nothing():
-    return None
+make_trail = lambda: trail
+make_app = lambda: app
+make_nothing = lambda: None
 
 def needs_more(settings):
     return trail

@@ -25,6 +25,7 @@ from tasktrail.maintenance import BATCH, BATCHES_PER_TICK
 from tasktrail.registry import Domain
 from tasktrail.retry import Retry
 from tasktrail.settings import sqlalchemy_url
+from tasktrail.sweeps import MOST_PATIENCE
 from tests.rows import add_job, add_job_in, claim, columns, count_rows
 from tests.support import JobTracking, JobTrackingService, OrderTracking, create_tables
 from tests.upkeep import Outbox, Rows, Upkeep, all_domains, disconnect, leaders, shift
@@ -172,7 +173,7 @@ def test_a_row_in_a_long_queue_is_sent_again_after_waits_that_double(engine: Eng
     waited = 0.0
     again = []
     for _ in range(6):
-        patience = max(60.0, waited)
+        patience = min(max(60.0, waited), MOST_PATIENCE * 60.0)  # doubling ends there
         pass_time(engine, patience - 5)
         early = upkeep.tick().dispatched
         pass_time(engine, 10)

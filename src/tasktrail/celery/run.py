@@ -228,7 +228,7 @@ class Run(Generic[ModelT]):
 
         A body that raises ``WaitFor`` finds out here whether it comes back: then some of them are current.
         """
-        with self._engines.kept() as db:
+        with self._engines.pooled() as db:
             return prerequisites_of(db, self.model, self._schema, self.id)
 
     async def aprerequisites(self) -> list[Prerequisite]:

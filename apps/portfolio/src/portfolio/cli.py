@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
 from typing import Annotated, Literal, TypeAlias
 
 import typer
 from rich.console import Console
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from portfolio import demo as demonstration
-from portfolio.cli_common import opened
+from portfolio.cli_common import DEFAULT_TIMEOUT, Timeout, Wait, opened, report, wait_for
 from portfolio.cli_daily import LogLevel, beat, daily
 from portfolio.cli_etfs import etf
 from portfolio.database import upgrade
+from portfolio.main import Application
+from portfolio.models import ExchangeRateUpdateTracking
 from portfolio.process import run_in_foreground, worker_command, worker_environment
 from portfolio.rates.backfill import plan_backfill
 from portfolio.rates.tracking import DEFAULT_CURRENCIES, update_fields
-from tasktrail import Settings
+from tasktrail import Settings, TrackingRef
 from tasktrail.cli import run
 from tasktrail.embedded import EmbeddedStack
 
@@ -56,6 +61,8 @@ def update_rates(
     day: Annotated[datetime, typer.Argument(formats=["%Y-%m-%d"], help="The day, e.g. 2026-10-30.")],
     currency: Currencies = None,
     restart: Annotated[bool, typer.Option(help="Start a failed or cancelled update again.")] = False,
+    wait: Wait = False,
+    timeout: Timeout = DEFAULT_TIMEOUT,
 ) -> None:
     """Enqueue the update of one day's exchange rates; a worker fetches them."""
     with opened() as application:
@@ -63,7 +70,9 @@ def update_rates(
             on_duplicate="restart" if restart else "return",
             **update_fields(day.date(), _codes(currency), application.source.name),
         )
-    typer.echo(f"{enqueued.domain} {enqueued.id}: {enqueued.outcome}, {enqueued.status}")
+        report(enqueued)
+        if wait:
+            wait_for(application, [enqueued], timeout)
 
 
 @rates.command("backfill")
@@ -75,6 +84,8 @@ def backfill_rates(
         datetime, typer.Option("--to", formats=["%Y-%m-%d"], help="The last day, e.g. 2026-10-30.")
     ],
     currency: Currencies = None,
+    wait: Wait = False,
+    timeout: Timeout = DEFAULT_TIMEOUT,
 ) -> None:
     """Enqueue the update of every published day in a range; those tracked already stay as they are."""
     backfill = plan_backfill(first.date(), last.date(), datetime.now(UTC))
@@ -82,13 +93,23 @@ def backfill_rates(
         enqueued = application.tasks.update_exchange_rates.enqueue_many(
             update_fields(day, _codes(currency), application.source.name) for day in backfill.days
         )
-    typer.echo(
-        f"{len(backfill.days)} published days: {enqueued.created} new rows, {enqueued.existing} were there "
-        f"already; {enqueued.dispatched} messages sent"
-    )
-    typer.echo(
-        f"left out: {backfill.without} days without rates, {backfill.to_come} whose rates are still to come"
-    )
+        typer.echo(
+            f"{len(backfill.days)} published days: {enqueued.created} new rows, {enqueued.existing} were "
+            f"there already; {enqueued.dispatched} messages sent"
+        )
+        typer.echo(
+            f"left out: {backfill.without} days without rates, "
+            f"{backfill.to_come} whose rates are still to come"
+        )
+        if wait and backfill.days:
+            wait_for(application, _rows_of(application, backfill.days), timeout)
+
+
+def _rows_of(application: Application, days: Sequence[date]) -> list[TrackingRef]:
+    row = ExchangeRateUpdateTracking
+    query = select(row.id).where(row.update_date.in_(days)).order_by(row.update_date)
+    with Session(application.trail.engines.sync) as db:
+        return [TrackingRef(row.__tracking__.domain, tracking_id) for tracking_id in db.scalars(query)]
 
 
 def _codes(currencies: list[str] | None) -> list[str]:

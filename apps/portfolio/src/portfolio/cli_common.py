@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from portfolio.database import require_ready
 from portfolio.main import Application, build
 from portfolio.watch import Family
-from tasktrail import Enqueued, Settings, Status, TasktrailError
+from tasktrail import Enqueued, Settings, Status, TasktrailError, TrackingRef
 from tasktrail.embedded import EmbeddedStack
 
 DAY_FORMAT: Final = ["%Y-%m-%d"]
@@ -24,6 +24,9 @@ Timeout: TypeAlias = Annotated[
     float, typer.Option(min=0.1, help="How long to wait at most, in seconds.", show_default=True)
 ]
 DEFAULT_TIMEOUT: Final = 600.0
+
+SHOWN: Final = 10
+"""How many rows are named one by one."""
 
 
 class JobFailed(TasktrailError):
@@ -67,7 +70,7 @@ def report(enqueued: Enqueued, due: datetime | None = None) -> None:
     typer.echo(f"{enqueued.domain} {enqueued.id}: {enqueued.outcome}, {enqueued.status}{later}")
 
 
-def wait_for(application: Application, jobs: Sequence[Enqueued], timeout: float) -> None:
+def wait_for(application: Application, jobs: Sequence[Enqueued | TrackingRef], timeout: float) -> None:
     """Show a bar until some rows have ended, with all the rows they wait for.
 
     Args:
@@ -96,8 +99,12 @@ def wait_for(application: Application, jobs: Sequence[Enqueued], timeout: float)
                     "running? They go on without this command"
                 )
             time.sleep(0.1)
-    for row in family.rows():
+    rows = family.rows()
+    failed = [row for row in rows if row.status != Status.COMPLETED]
+    if len(rows) > SHOWN:
+        typer.echo(f"{len(rows) - len(failed)} of {len(rows)} COMPLETED")
+        rows = failed[:SHOWN]
+    for row in rows:
         typer.echo(f"{row.ref}: {row.status}{f', {row.error_message}' if row.error_message else ''}")
-    failed = [row for row in family.rows() if row.status != Status.COMPLETED]
     if failed:
         raise JobFailed(f"{failed[0].ref} is {failed[0].status}: {failed[0].error_message}")

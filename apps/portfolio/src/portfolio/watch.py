@@ -55,13 +55,16 @@ class Family:
 
     def rows(self) -> list[Watched]:
         """Return the rows that were asked for, as they are now; what they wait for is left out."""
-        found = []
+        found: dict[TrackingRef, Watched] = {}
         with self._trail.engines.errors(), Session(self._trail.engines.sync) as db:
-            for ref in self._roots:
-                model = self._trail.registry.get(ref.domain).model
-                row = db.execute(select(model.status, model.error_message).where(model.id == ref.id)).one()
-                found.append(Watched(ref, Status(row.status), row.error_message))
-        return found
+            for domain in sorted({ref.domain for ref in self._roots}):
+                model = self._trail.registry.get(domain).model
+                ids = [ref.id for ref in self._roots if ref.domain == domain]
+                query = select(model.id, model.status, model.error_message).where(model.id.in_(ids))
+                for row in db.execute(query):
+                    ref = TrackingRef(domain, row.id)
+                    found[ref] = Watched(ref, Status(row.status), row.error_message)
+        return [found[ref] for ref in self._roots if ref in found]
 
     def has_ended(self) -> bool:
         """Return whether the rows that were asked for have ended."""

@@ -208,3 +208,15 @@ def test_without_a_migrated_database_every_command_says_what_to_do(
     for words in (["etf", "add", "MTUM"], ["etf", "show", "MTUM"], ["daily", "run"], ["beat"]):
         assert run_here(app, *words).complains("portfolio db upgrade")
     assert list(environment.iterdir()) == []
+
+
+def test_a_backfill_and_an_update_of_rates_can_be_waited_for(environment: Path, engine: Engine) -> None:
+    range_of_days = ("--from", "2022-12-01", "--to", "2022-12-16")
+    with process(environment, "worker", "--pool", "solo", "--concurrency", "1", ready=" ready."):
+        backfill = run_here(app, "rates", "backfill", *range_of_days, "-c", "USD", "--wait")
+        few = run_here(app, "rates", "backfill", "--from", "2022-12-15", "--to", "2022-12-16", "--wait")
+        update = run_here(app, "rates", "update", "2022-12-17", "--wait")
+
+    assert (backfill.code, backfill.out.splitlines()[-1]) == (0, "12 of 12 COMPLETED")
+    assert few.out.splitlines()[-2:] == ["exchange_rate 11: COMPLETED", "exchange_rate 12: COMPLETED"]
+    assert update.complains("exchange_rate ", "is FAILED: NothingPublished", "2022-12-17 is a Saturday")

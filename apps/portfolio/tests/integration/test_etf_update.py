@@ -18,6 +18,8 @@ from portfolio.etfs.errors import SourceDown
 from portfolio.etfs.sources import BundledPrices, EtfInfo, PriceSeries
 from portfolio.main import Application
 from portfolio.models import Etf, EtfPrice, EtfUpdateTracking, ExchangeRate, ExchangeRateUpdateTracking
+from portfolio.rates.tracking import DEFAULT_CURRENCIES
+from portfolio.rates.tracking import update_fields as rate_fields
 from tasktrail import InvalidField
 
 NOW = datetime(2022, 12, 29, 22, tzinfo=UTC)
@@ -302,6 +304,38 @@ def test_updates_that_miss_the_same_rates_share_their_updates(
     assert [row.status for row in rows(engine, EtfUpdateTracking)] == ["COMPLETED"] * 3
     assert [row.attempts for row in rows(engine, ExchangeRateUpdateTracking)] == [0] * 5
     assert len(rows(engine, EtfPrice)) == 15
+
+
+def in_hong_kong_dollars() -> Wrapped:
+    """Quote in a currency that is not among the usual ones."""
+    return Wrapped(lambda series: replace(series, currency="HKD"), lambda info: replace(info, currency="HKD"))
+
+
+def test_rates_of_an_unusual_currency_are_ordered_with_the_usual_ones(
+    make: Callable[..., Application], engine: Engine, published: Any
+) -> None:
+    application = make(in_hong_kong_dollars())
+    enqueue(application, "2022-12-20", "2022-12-20")
+    settle(application)
+    day = date(2022, 12, 20)
+
+    assert only(engine, ExchangeRateUpdateTracking).target_currencies == [*DEFAULT_CURRENCIES, "HKD"]
+    assert stored(engine) == {day: round(Decimal("143.166") / Decimal(published[day]["HKD"]), 6)}
+
+
+def test_a_currency_that_a_completed_update_of_rates_left_out_fails_the_update_and_is_named(
+    make: Callable[..., Application], engine: Engine
+) -> None:
+    application = make(in_hong_kong_dollars())
+    fields = rate_fields(date(2022, 12, 20), ["USD"], application.source.name)
+    application.tasks.update_exchange_rates.enqueue(**fields)
+    settle(application)
+    enqueue(application, "2022-12-20", "2022-12-20")
+    settle(application)
+    row = only(engine, EtfUpdateTracking)
+
+    assert (row.status, row.attempts) == ("FAILED", 3)
+    assert row.error_message == "MissingRate: no exchange rate of HKD is stored for 2022-12-20"
 
 
 class Down:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from portfolio.etfs.calendar import (
     CALENDARS,
+    calendar_of,
     final_at,
     first_day,
     missing_dates,
@@ -196,3 +197,23 @@ def test_what_makes_no_sense_is_refused_by_the_name_of_its_field(call, field):
 def test_an_unknown_calendar_is_told_the_known_ones():
     with pytest.raises(InvalidField, match="known are XAMS, XETR, XLON, XMIL, XNYS, XPAR, XSWX"):
         trading_days(MONDAY, FRIDAY, "XTKS")
+
+
+@pytest.mark.parametrize(
+    ("symbol", "calendar"),
+    [
+        ("MTUM", "XNYS"),
+        ("BRK-B", "XNYS"),
+        ("DE", "XNYS"),
+        ("EUNL.DE", "XETR"),
+        ("VWRL.L", "XLON"),
+        ("IWDA.AS", "XAMS"),
+        ("CW8.PA", "XPAR"),
+        ("SWDA.MI", "XMIL"),
+        ("SWDCHA.SW", "XSWX"),
+        ("1306.T", "XNYS"),
+    ],
+)
+def test_the_suffix_of_a_symbol_tells_the_calendar(symbol, calendar):
+    assert calendar_of(symbol) == calendar
+    assert calendar in CALENDARS

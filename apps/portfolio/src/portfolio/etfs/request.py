@@ -56,9 +56,9 @@ def checked_request(
 ) -> UpdateRequest:
     """Return the request for an update of an ETF, or say what is wrong with it.
 
-    Today may be asked for, though its prices may not be final yet: then it ends up among the missing
-    dates. Today is the day in UTC, on which the schedule runs. East of it tomorrow begins sooner, but no
-    exchange there has prices of it yet.
+    Today may be asked for, though its prices may not be final yet: then none is stored, and the day is not
+    missing either. Today is the day in UTC, on which the schedule runs. East of it tomorrow begins sooner,
+    but no exchange there has prices of it yet.
 
     Args:
         symbol: the ETF; whether there is such a one is for the source to say.
