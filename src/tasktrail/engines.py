@@ -180,13 +180,15 @@ class Engines:
         )
 
     def _arguments(self, kind: Kind) -> dict[str, object]:
-        options = "-c timezone=UTC"
+        """Return what a connection is made with; what the URL says wins, but for what tasktrail rests on."""
+        said = self._url.query
+        options = [*_many(said.get("options")), "-c timezone=UTC"]
         if kind == "relaxed":
-            options += " -c synchronous_commit=off"
+            options.append("-c synchronous_commit=off")
         return {
-            "connect_timeout": self._connect_timeout,
-            "application_name": self._application_name,
-            "options": options,
+            "connect_timeout": said.get("connect_timeout", self._connect_timeout),
+            "application_name": said.get("application_name", self._application_name),
+            "options": " ".join(options),
         }
 
     def _of_this_process(self) -> _Made:
@@ -231,7 +233,13 @@ def _replace_dropped(engine: Engine) -> None:
 def _shown(url: URL) -> str:
     """Return a URL without its password, wherever that stands."""
     secrets = {"password", "passfile", "sslpassword"} & url.query.keys()
-    return url.difference_update_query(secrets).render_as_string()
+    shown = url.difference_update_query(secrets).set(drivername=url.get_backend_name())
+    return shown.render_as_string()
+
+
+def _many(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the values of a part of a URL's query, which may be there more than once."""
+    return (value,) if isinstance(value, str) else value or ()
 
 
 def is_connection_error(error: DBAPIError) -> bool:

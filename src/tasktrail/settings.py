@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -15,6 +16,8 @@ from tasktrail.errors import ConfigurationError
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 ENVIRONMENT_PREFIX = "TASKTRAIL_"
+BROKERS: Final = ("redis", "rediss", "redis+socket", "sentinel", "amqp", "amqps", "pyamqp")
+"""The transports of Celery that tasktrail is tested with, and their variants."""
 
 
 class Settings(BaseSettings):
@@ -77,11 +80,7 @@ class Settings(BaseSettings):
     def _broker_is_known(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
-        scheme, separator, _ = value.get_secret_value().partition("://")
-        if not separator:
-            raise ValueError("is not a broker URL; write redis://… or amqp://…")
-        if scheme not in {"redis", "rediss", "redis+socket", "amqp", "amqps", "pyamqp", "sentinel"}:
-            raise ValueError(f"names the transport {scheme!r}; write redis://… or amqp://…")
+        _check_broker(value.get_secret_value())
         return value
 
     @model_validator(mode="after")
@@ -113,7 +112,46 @@ class Settings(BaseSettings):
             field = "_".join(str(part) for part in first["loc"]) or "lease"  # the one rule across fields
             name = ENVIRONMENT_PREFIX + field.upper()
             reason = first["msg"].removeprefix("Value error, ")
+            if first["type"] != "value_error":  # one of pydantic's own sentences
+                reason = f"is {_said(error, field)}: {_lowered(reason)}"
             raise ConfigurationError(f"{name} {reason}") from None
+
+
+def _said(error: ValidationError, field: str) -> str:
+    """Return what was set, for a setting that is no secret."""
+    is_secret = "Secret" in str(Settings.model_fields[field].annotation)
+    return "not usable" if is_secret else repr(error.errors(include_url=False)[0]["input"])
+
+
+def _lowered(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
+
+
+def _check_broker(url: str) -> None:
+    """Refuse what Celery's transports would only stumble over when they connect.
+
+    Raises:
+        ValueError: the URL names no broker; the password is not shown.
+    """
+    example = "write redis://host:6379/0 or amqp://user@host//"
+    for part in url.split(";"):  # several brokers, the first that answers is used
+        scheme, separator, _ = part.partition("://")
+        if not separator:
+            raise ValueError(f"is not a broker URL; {example}")
+        if scheme not in BROKERS:
+            raise ValueError(f"names the transport {scheme!r}; {example}")
+        try:
+            parts = urlsplit(part)
+            _ = parts.port  # parsed when asked for
+        except ValueError:  # its message may repeat a password that was not encoded
+            raise ValueError(
+                f"has no usable host and port; {example}, with %2F for a / in the password"
+            ) from None
+        if scheme == "redis+socket" and not parts.path.strip("/"):
+            raise ValueError("names no socket; write redis+socket:///path/to/redis.sock")
+        database = parts.path.strip("/")
+        if scheme in {"redis", "rediss"} and database and not database.isdecimal():
+            raise ValueError(f"names a database of Redis, which has numbers for them; {example}")
 
 
 def sqlalchemy_url(url: str) -> URL:

@@ -224,6 +224,17 @@ def test_the_clock_of_every_connection_shows_utc(engines: Engines) -> None:
     assert zones == {"UTC"}
 
 
+def test_what_the_url_asks_of_a_connection_is_kept(database_url: str) -> None:
+    asked = "options=-c%20work_mem%3D5MB%20-c%20timezone%3DAsia/Tokyo&application_name=nightly"
+    engines = Engines(f"{database_url}{'&' if '?' in database_url else '?'}{asked}")
+    names = ("work_mem", "TimeZone", "application_name", "synchronous_commit")
+    with engines.pooled("relaxed") as pooled, engines.sync.connect() as plain:
+        found = [[db.scalar(select(func.current_setting(name))) for name in names] for db in (pooled, plain)]
+    engines.dispose()
+
+    assert found == [["5MB", "UTC", "nightly", "off"], ["5MB", "UTC", "nightly", "on"]]
+
+
 def test_every_connection_says_whose_it_is(engines: Engines) -> None:
     with engines.pooled() as db:
         name = db.scalar(text("SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()"))

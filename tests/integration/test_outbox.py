@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 
 from tasktrail import (
     BrokerUnavailable,
+    ConfigurationError,
     DatabaseUnavailable,
     DuplicateTracking,
     InvalidField,
@@ -548,10 +549,31 @@ def test_a_broker_that_is_gone_is_an_error_before_a_row_is_written(cut_off: Shop
         cut_off.work.enqueue_many([{"payload": "p"}])
 
     message = str(caught.value)
-    assert message.startswith("the broker at redis://")
-    assert "127.0.0.1:1/0" in message
+    assert message.startswith("the broker at redis://127.0.0.1:1/0 cannot be used: ")
     assert message.endswith("Is it running, and is TASKTRAIL_BROKER_URL right?")
     assert "\n" not in message
+    assert before == count_rows(engine)
+
+
+@pytest.mark.parametrize(
+    ("broker", "reason"),
+    [
+        ("redis+socket:///run/no.sock?virtual_host=first", "Database is int between 0 and limit - 1, not"),
+        ("sentinel://127.0.0.1:1", "'master_name' transport option must be specified."),
+        ("redis://127.0.0.1:1/0?colour=red", "unexpected keyword argument 'colour'"),
+    ],
+)
+def test_a_broker_that_celery_cannot_make_sense_of_is_an_error_before_a_row_is_written(
+    database_url: str, engine: Engine, broker: str, reason: str
+) -> None:
+    before = count_rows(engine)
+    shop = open_shop(database_url, broker)
+
+    with pytest.raises(ConfigurationError, match=r"^TASKTRAIL_BROKER_URL or the broker's ") as caught:
+        shop.work.enqueue(payload="p")
+
+    shop.close()
+    assert reason in str(caught.value)
     assert before == count_rows(engine)
 
 

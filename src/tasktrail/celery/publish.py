@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery, Task
-from kombu import Producer
+from kombu import Connection, Producer
 from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]  # 5.7
 from kombu.utils.url import maybe_sanitize_url
 
 from tasktrail import tracker
 from tasktrail.engines import Engines
-from tasktrail.errors import BrokerUnavailable, DatabaseUnavailable
+from tasktrail.errors import BrokerUnavailable, ConfigurationError, DatabaseUnavailable
 from tasktrail.models import BaseTaskTracking
 
 logger = logging.getLogger(__name__)
@@ -65,8 +65,9 @@ class Publisher:
 
         Raises:
             BrokerUnavailable: it does not; the message says where it was looked for.
+            ConfigurationError: the transport cannot make a connection of its URL and options.
         """
-        with self._errors():
+        with self._errors(), self._settings_errors():
             if not self._has_answered:
                 # A pooled connection would be tried for seconds before it says that nobody is there.
                 with self._app.connection_for_write() as fresh:
@@ -133,15 +134,38 @@ class Publisher:
         return True
 
     @contextmanager
+    def _settings_errors(self) -> Iterator[None]:
+        """Name the setting when a transport stumbles over a URL or an option; Celery checks neither.
+
+        Raises:
+            ConfigurationError: in place of the transport's error.
+        """
+        try:
+            yield
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError(
+                f"TASKTRAIL_BROKER_URL or the broker's transport options cannot be used: {error}"
+            ) from error
+
+    @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
         except (OperationalError, BatchPublishError, OSError) as error:
-            where = maybe_sanitize_url(self._app.connection_for_write().as_uri())
+            where = _shown(self._app.connection_for_write())
             raise BrokerUnavailable(
                 f"the broker at {where} cannot be used: {str(error).rstrip('.')}. "
                 "Is it running, and is TASKTRAIL_BROKER_URL right?"
             ) from error
+
+
+def _shown(connection: Connection) -> str:
+    """Return the URL of a connection without its password; Celery shows one even where there is none."""
+    uri = maybe_sanitize_url(connection.as_uri())
+    if not connection.password and connection.transport_cls != "redis+socket":
+        user = connection.userid or ""
+        uri = uri.replace(f"//{user}:**@", f"//{user}@" if user else "//", 1)
+    return uri
 
 
 def _ask(producer: Producer) -> None:

@@ -168,7 +168,7 @@ def test_a_table_changed_by_hand_is_refused(use: Engine, command: list[str]) -> 
     [
         ("TASKTRAIL_DATABASE_URL", "nonsense", "is not a database URL; write postgresql://"),
         ("TASKTRAIL_DATABASE_URL", "mysql://user:secret@db/x", "works on postgresql:// only"),
-        ("TASKTRAIL_BROKER_URL", "kafka://user:secret@mq", "write redis://… or amqp://…"),
+        ("TASKTRAIL_BROKER_URL", "kafka://user:secret@mq", "write redis://host:6379/0 or amqp://user@host//"),
         ("TASKTRAIL_LEASE", "1", "at least two heartbeat intervals"),
         ("TASKTRAIL_CONNECT_TIMEOUT", "soon", "should be a valid integer"),
     ],
