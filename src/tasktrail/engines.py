@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, TypeVar
 
 import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, event
@@ -16,6 +16,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from tasktrail.direct import Direct, is_dropped
 from tasktrail.errors import DatabaseUnavailable
+from tasktrail.sending import Sender
 from tasktrail.settings import sqlalchemy_url
 
 CONNECTION_ERRORS: Final = (
@@ -32,6 +33,9 @@ UNLIMITED: Final = -1
 Durability: TypeAlias = Literal["durable", "relaxed"]
 Kind: TypeAlias = Literal["transactions", "durable", "relaxed"]
 """An engine for sessions, and one for each kind of connection on which every statement commits."""
+
+HeldT = TypeVar("HeldT", Direct, Sender)
+"""A connection that a thread keeps."""
 
 _LENT: Final = "tasktrail.lent"
 
@@ -116,7 +120,21 @@ class Engines:
             DatabaseUnavailable: the server cannot be reached, or went away.
         """
         try:
-            yield self._kept(durability)
+            yield self._held(durability, Direct, durability)
+        except CONNECTION_ERRORS as error:
+            raise self._unavailable(error) from error
+
+    @contextmanager
+    def sender(self) -> Iterator[Sender]:
+        """Give this thread's own connection for statements whose answers are read later, kept for its life.
+
+        Their commits are durable.
+
+        Raises:
+            DatabaseUnavailable: the server cannot be reached, or went away.
+        """
+        try:
+            yield self._held("sender", Sender, "durable")
         except CONNECTION_ERRORS as error:
             raise self._unavailable(error) from error
 
@@ -135,23 +153,23 @@ class Engines:
     def dispose(self) -> None:
         """Close this thread's connections and the pools of the sync engines."""
         made = self._of_this_process()
+        for name, held in list(vars(made.connections).items()):
+            delattr(made.connections, name)
+            held.close()
         for kind in list(made.engines):
-            held: Direct | None = getattr(made.connections, kind, None)
-            if held is not None:
-                held.close()
-                setattr(made.connections, kind, None)
             made.engines.pop(kind).dispose()
 
-    def _kept(self, durability: Durability) -> Direct:
+    def _held(self, name: str, kind: type[HeldT], durability: Durability) -> HeldT:
+        """Return this thread's own connection of a name; a new one if there is none that can be used."""
         made = self._of_this_process()
-        held: Direct | None = getattr(made.connections, durability, None)
+        held: HeldT | None = getattr(made.connections, name, None)
         if held is not None:
             if held.usable:
                 return held
-            setattr(made.connections, durability, None)  # before a reconnection that may fail
+            setattr(made.connections, name, None)  # before a reconnection that may fail
             held.close()
-        fresh = Direct(self._engine(durability).connect())
-        setattr(made.connections, durability, fresh)
+        fresh = kind(self._engine(durability).connect())
+        setattr(made.connections, name, fresh)
         return fresh
 
     def _engine(self, kind: Kind) -> Engine:

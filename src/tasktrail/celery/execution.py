@@ -7,7 +7,6 @@ import inspect
 import logging
 import os
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,12 +17,14 @@ from celery import Task
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded, WorkerShutdown, WorkerTerminate
 from celery.exceptions import Retry as CeleryRetry
 
-from tasktrail import counters, tracker
+from tasktrail import tracker
+from tasktrail.celery.completions import Completions, is_awaited
 from tasktrail.celery.heartbeat import Heartbeats
 from tasktrail.celery.loop import ProcessLoop
+from tasktrail.celery.persistence import Persistence
 from tasktrail.celery.publish import Message, Publisher
 from tasktrail.celery.run import Run
-from tasktrail.engines import Durability, Engines
+from tasktrail.engines import Engines
 from tasktrail.errors import (
     DatabaseUnavailable,
     FencedOut,
@@ -54,8 +55,9 @@ class WorkerParts:
         heartbeats: renews the leases of running rows.
         loop: runs bodies that are coroutines.
         schema: where the library's own tables are.
+        persistence: writes to rows while the database may be away.
+        completions: the rows whose completion is under way.
         eta_horizon: longest delay, in seconds, that goes out as an ETA message.
-        patience: how long an attempt waits for a database that went away, in seconds.
     """
 
     registry: Registry
@@ -64,8 +66,9 @@ class WorkerParts:
     heartbeats: Heartbeats
     loop: ProcessLoop
     schema: str | None
+    persistence: Persistence
+    completions: Completions
     eta_horizon: float
-    patience: float
 
 
 def worker_name(hostname: str | None, pid: int) -> str:
@@ -111,30 +114,37 @@ class Execution:
         if not parts.heartbeats.add(run):
             self._release(run)
             raise Reject("the worker was shut down", requeue=True)
+        is_under_way = False
+        try:
+            result, is_under_way = self._attempt(task, run)
+        finally:
+            if not is_under_way:
+                parts.heartbeats.remove(run)
+            run.close()
+        return result
+
+    def _attempt(self, task: Task[Any, Any], run: Run[Any]) -> tuple[Any, bool]:
+        """Run the body and end the row; return what the body returned, and what ``_complete`` does."""
         try:
             result = self._run(run)
-            self._complete(run)
+            return result, self._complete(task, run)
         except FencedOut as stale:
             self._give_way(stale)
         except WaitFor as wait:
             if not run.is_held:
-                parts.publisher.send([self._message(task, tracking_id, 0.0)])
+                self.parts.publisher.send([self._message(task, run.id, 0.0)])
             raise Ignore(str(wait)) from wait
         except CeleryRetry as error:
             self._fail(task, run, error, Retry(_seconds_until(error.when)))
         except asyncio.CancelledError as error:
             if run.cancelled:
                 raise Ignore(str(self._stopped(run))) from error
-            self._fail(task, run, error, self._decide(claim, error))
+            self._fail(task, run, error, self._decide(run, error))
         except (WorkerShutdown, WorkerTerminate):
             self._release(run)  # this process is told to stop, which is not the attempt's fault
             raise
         except BaseException as error:  # noqa: BLE001  # whatever the body raises is recorded in the row
-            self._fail(task, run, error, self._decide(claim, error))
-        finally:
-            parts.heartbeats.remove(run)
-            run.close()
-        return result
+            self._fail(task, run, error, self._decide(run, error))
 
     def _claim(self, task: Task[Any, Any], tracking_id: int) -> Claim:
         model = self.domain.model
@@ -145,7 +155,7 @@ class Execution:
             return tracker.claim(db, model, tracking_id, celery_task_id=celery_task_id, worker=worker)
 
         try:
-            return self._persistently(write, "relaxed")
+            return self.parts.persistence.write(write, "relaxed")
         except DatabaseUnavailable as error:
             logger.warning("message put back: %s", error)
             raise Reject(str(error), requeue=True) from error
@@ -176,36 +186,23 @@ class Execution:
             await run.aclose()
         return result
 
-    def _complete(self, run: Run[Any]) -> None:
+    def _complete(self, task: Task[Any, Any], run: Run[Any]) -> bool:
+        """Complete the row; return whether that is only under way."""
+        parts = self.parts
         if run.uses_session:
-            with self.parts.engines.kept() as db:
+            with parts.engines.kept() as db:
                 run.complete(db)
-            return
-        try:
-            self._persistently(run.complete)
-        except FencedOut:
-            if not self._was_completed(run):
-                raise
+            return False
+        if not is_awaited(task) and parts.completions.begin(run):
+            return True
+        parts.persistence.complete(run)
+        return False
 
-    def _persistently(self, write: Callable[[Database], T], durability: Durability = "durable") -> T:
-        """Repeat a guarded write while the database is away; a guard makes the repetition harmless."""
-        deadline = time.monotonic() + self.parts.patience
-        pause = 0.05
-        while True:
-            try:
-                with self.parts.engines.kept(durability) as db:
-                    return write(db)
-            except DatabaseUnavailable:
-                if time.monotonic() + pause > deadline:
-                    raise
-                time.sleep(pause)
-                pause = min(pause * 2, 1.0)
-
-    def _decide(self, claim: Claim, error: BaseException) -> Decision:
+    def _decide(self, run: Run[Any], error: BaseException) -> Decision:
         return self.domain.policy.decide(
             error,
-            failures=claim.fence.attempts + 1,
-            max_attempts=claim.max_attempts,
+            failures=run.number,
+            max_attempts=run.max_attempts,
             now=datetime.now(UTC),
             random=random.random,
         )
@@ -220,11 +217,11 @@ class Execution:
         outcome: Outcome = "timeout" if isinstance(error, SoftTimeLimitExceeded) else "error"
         text = describe(error)
         try:
-            self._persistently(
+            self.parts.persistence.write(
                 lambda db: tracker.fail(db, model, fence, decision, error=text, outcome=outcome)
             )
         except FencedOut as stale:
-            if self._was_completed(run):
+            if self.parts.persistence.was_completed(run):
                 raise Ignore(f"{run!r} completed before its connection was lost") from error
             self._give_way(stale)
         if isinstance(error, CeleryRetry):
@@ -240,21 +237,12 @@ class Execution:
         when = datetime.now(UTC) + timedelta(seconds=decision.seconds)
         raise CeleryRetry(exc=reason, when=when) from error
 
-    def _was_completed(self, run: Run[Any]) -> bool:
-        """Say whether this attempt's completion was committed although its answer was lost."""
-        return self._persistently(lambda db: tracker.was_completed_by(db, self.domain.model, run.fence))
-
     def _stopped(self, run: Run[Any]) -> FencedOut:
-        status = self._persistently(lambda db: tracker.get(db, self.domain.model, run.id)).status
+        status = self.parts.persistence.write(lambda db: tracker.get(db, self.domain.model, run.id)).status
         return FencedOut(self.domain.name, run.id, "attempt", status)
 
     def _give_way(self, stale: FencedOut) -> NoReturn:
-        logger.warning("%s", stale)
-        try:
-            with self.parts.engines.kept("relaxed") as db:
-                counters.add(db, self.parts.schema, self.domain.name, counters.STALE_WRITES)
-        except DatabaseUnavailable as error:
-            logger.warning("a stale write was not counted: %s", error)
+        self.parts.persistence.note_stale(stale)
         raise Ignore(str(stale)) from stale
 
     def _release(self, run: Run[Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
+from sqlalchemy.sql.dml import UpdateBase
 
 from tasktrail import tracker
 from tasktrail.engines import Engines
@@ -197,6 +198,10 @@ class Run(Generic[ModelT]):
                 tracker.complete(session, self.model, self.fence, note=self._note)
                 session.commit()
         self.completed = True
+
+    def completion(self) -> tuple[UpdateBase, dict[str, Any]]:
+        """Return the statement that ends the row as COMPLETED, and its parameters, for who sends it."""
+        return tracker.completion(self.model, self.fence, note=self._note)
 
     def defer(self, wait: WaitFor) -> None:
         """Give the row back and hold it until its prerequisites are met, in the transaction of ``session``.

@@ -7,13 +7,16 @@ from datetime import timedelta
 from typing import Any, Final, TypeAlias, TypeVar
 
 from celery import Celery
+from celery.signals import worker_process_shutdown
 from sqlalchemy import Connection
 
 from tasktrail import schema as tasktrail_schema
+from tasktrail.celery.completions import Completions
 from tasktrail.celery.execution import Execution, WorkerParts
 from tasktrail.celery.heartbeat import Heartbeats
 from tasktrail.celery.loop import ProcessLoop
 from tasktrail.celery.losses import LossRecorder
+from tasktrail.celery.persistence import Persistence
 from tasktrail.celery.publish import Message, Publisher
 from tasktrail.celery.run import Run
 from tasktrail.celery.task import TrackedTask
@@ -72,6 +75,7 @@ class Trail:
         publisher: sends the messages of rows.
         losses: records what a worker's main process learns about its children.
         heartbeats: renews the leases of the rows that this process works on.
+        completions: the rows of this process whose completion is under way.
     """
 
     def __init__(
@@ -119,6 +123,8 @@ class Trail:
             patience=settings.database_patience,
         )
         self.heartbeats = Heartbeats(self.engines, settings.heartbeat_interval)
+        persistence = Persistence(self.engines, schema, settings.database_patience)
+        self.completions = Completions(self.engines, self.heartbeats, persistence)
         self._tasks: dict[str, TrackedTask[Any]] = {}
         self._parts = WorkerParts(
             registry=self.registry,
@@ -127,8 +133,9 @@ class Trail:
             heartbeats=self.heartbeats,
             loop=ProcessLoop(),
             schema=schema,
+            persistence=persistence,
+            completions=self.completions,
             eta_horizon=settings.eta_horizon,
-            patience=settings.database_patience,
         )
         self._install()
 
@@ -232,8 +239,13 @@ class Trail:
         app: Any = self.app
         app.tasktrail = self
         app.steps["worker"].add(TrailStep)
+        worker_process_shutdown.connect(self._on_process_shutdown, weak=False)
         if not app.conf.worker_soft_shutdown_timeout:
             app.conf.worker_soft_shutdown_timeout = self.settings.shutdown_grace
+
+    def _on_process_shutdown(self, **_: Any) -> None:
+        """Called in a child of the prefork pool that ends; it does not run what ``atexit`` knows."""
+        self.completions.close()
 
     def check(self) -> None:
         """Make sure the database answers and fits this release, and the broker answers.

@@ -7,6 +7,7 @@ of ``tasktrail.statements``. When it matches nothing, a read finds out why and a
 from tasktrail.tracker.attempt import (
     claim,
     complete,
+    completion,
     fail,
     fence,
     heartbeat,
@@ -41,6 +42,7 @@ __all__ = [
     "cancel",
     "claim",
     "complete",
+    "completion",
     "create",
     "create_many",
     "fail",

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, NoReturn
 
 from sqlalchemy import Executable, Row, extract, select
+from sqlalchemy.sql.dml import UpdateBase
 
 from tasktrail import statements, sweeps
 from tasktrail.errors import (
@@ -191,8 +192,22 @@ def complete(db: Database, model: type[BaseTaskTracking], fence: Fence, *, note:
         FencedOut: the attempt no longer owns the row.
         TrackingNotFound: the row is gone.
     """
+    statement, parameters = completion(model, fence, note=note)
+    _owned_write(db, model, fence, statement, "complete", **parameters)
+
+
+def completion(
+    model: type[BaseTaskTracking], fence: Fence, *, note: str | None = None
+) -> tuple[UpdateBase, dict[str, Any]]:
+    """Return the statement of ``complete`` and its parameters; it returns a row if the attempt owned it.
+
+    Args:
+        model: the domain's model.
+        fence: proves ownership.
+        note: as for ``complete``.
+    """
     kept = None if note is None else clean_text(note)
-    _owned_write(db, model, fence, statements.complete_if_owned(model), "complete", note=kept)
+    return statements.complete_if_owned(model), {**fence.parameters(), "note": kept}
 
 
 def fail(
