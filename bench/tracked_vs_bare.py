@@ -4,7 +4,9 @@ Every round runs each variant once, on a queue of its own filled beforehand, wit
 (prefork 2, prefetch 8, acks_late) and a durable PostgreSQL. Quoted are medians over the rounds, and the ratio
 to bare Celery of the same round.
 
-    python -m bench.tracked_vs_bare [--jobs N] [--rounds N] [--broker URL ...] [--json FILE]
+    python -m bench.tracked_vs_bare [--jobs N] [--rounds N] [--no-rabbitmq] [--json FILE]
+
+RabbitMQ is measured where it is installed.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
@@ -31,6 +33,7 @@ from sqlalchemy import create_engine, text
 from bench.drain_app import SLOTS, Tally, make
 from bench.stand import DAY, Stand, console, environment, stand
 from tasktrail.settings import sqlalchemy_url
+from tests.rabbitmq import PROGRAM, RabbitMQ
 
 VARIANTS = ("bare", "result backend", "plan's way", "tracked")
 DEADLINE = 300.0
@@ -142,16 +145,19 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--jobs", type=int, default=4000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--broker", action="append", default=[], help="a further broker, e.g. amqp://…")
+    parser.add_argument("--no-rabbitmq", action="store_true", help="Redis only")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--variant", action="append", choices=VARIANTS, help="only these, besides bare")
     parser.add_argument("--no-low-load", action="store_true")
     options = parser.parse_args()
     variants = [name for name in VARIANTS if not options.variant or name in ("bare", *options.variant)]
-    with tempfile.TemporaryDirectory() as temporary, stand() as place:
+    with tempfile.TemporaryDirectory() as temporary, stand() as place, ExitStack() as servers:
         folder = Path(temporary)
+        broker_urls = [place.broker_url]
+        if PROGRAM.exists() and not options.no_rabbitmq:
+            broker_urls.append(servers.enter_context(RabbitMQ(folder / "rabbitmq")).url)
         figures: dict[str, Any] = {"environment": environment(place.database_url), "brokers": {}}
-        for broker_url in (place.broker_url, *options.broker):
+        for broker_url in broker_urls:
             rates: dict[str, list[float]] = {variant: [] for variant in variants}
             for _ in range(options.rounds):
                 for variant in variants:
