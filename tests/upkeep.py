@@ -146,11 +146,11 @@ def leaders(engine: Engine) -> list[str]:
     """Return the names of the connections that hold the leader's lock."""
     query = text(
         "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid)"
-        " WHERE locktype = 'advisory' AND granted AND classid = :high AND objid = :low"
+        " WHERE locktype = 'advisory' AND granted AND classid = :key AND objsubid = 2"
         " AND pg_stat_activity.datname = current_database()"
     )
     with engine.connect() as db:
-        return list(db.scalars(query, {"high": LEADER_LOCK >> 32, "low": LEADER_LOCK & 0xFFFFFFFF}))
+        return list(db.scalars(query, {"key": LEADER_LOCK}))
 
 
 def disconnect(engine: Engine, name: str) -> None:

@@ -23,14 +23,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from tasktrail import counters, sweeps
 from tasktrail.engines import Engines
 from tasktrail.errors import DatabaseUnavailable, LeaseExpired
+from tasktrail.guards import table_of
 from tasktrail.library import library
 from tasktrail.registry import Domain, Registry
 from tasktrail.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-LEADER_LOCK: Final = 7_237_341_991_004_772
-"""Key of the advisory lock that the leader holds."""
+LEADER_LOCK: Final = 1_685_053_812
+"""First key of the advisory lock that a leader holds; the second stands for the tables it looks after."""
 
 BATCH: Final = 500
 """How many rows one statement takes."""
@@ -137,11 +138,17 @@ class Maintenance:
         return done
 
     def _lead(self, db: Connection, leading: ExitStack) -> bool:
-        key = {"key": LEADER_LOCK}
-        if not db.execute(text("SELECT pg_try_advisory_lock(:key)"), key).scalar():
+        # Applications that share a database but no table must not keep each other from leading.
+        tables = " ".join(sorted(table_of(domain.model).fullname for domain in self._registry))
+        key = {"key": LEADER_LOCK, "tables": tables}
+        if not db.execute(text("SELECT pg_try_advisory_lock(:key, hashtext(:tables))"), key).scalar():
             return False
         # The connection goes back to a pool, so a lock that was not given up would be held for ever.
-        leading.callback(lambda: db.invalidated or db.execute(text("SELECT pg_advisory_unlock(:key)"), key))
+        leading.callback(
+            lambda: (
+                db.invalidated or db.execute(text("SELECT pg_advisory_unlock(:key, hashtext(:tables))"), key)
+            )
+        )
         # A leader that is silent for a lease, paused or cut off from the network, makes room for another.
         db.execute(
             text("SELECT set_config('idle_session_timeout', :milliseconds, false)"),

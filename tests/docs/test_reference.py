@@ -100,7 +100,7 @@ def test_a_page_speaks_only_of_variables_and_commands_that_exist(page: Path) -> 
 def test_the_query_of_a_page_finds_the_leader(engine: Engine, name: str) -> None:
     (query,) = [block.text for block in blocks(ROOT / "docs" / name) if "pg_locks" in block.text]
     with engine.connect() as leader, engine.connect() as db:
-        leader.execute(text("SELECT pg_advisory_lock(:key)"), {"key": LEADER_LOCK})
+        leader.execute(text("SELECT pg_advisory_lock(:key, 7)"), {"key": LEADER_LOCK})
         leader.execute(text("SELECT pg_advisory_lock(1)"))  # somebody else's business
         pid = leader.scalar(text("SELECT pg_backend_pid()"))
 

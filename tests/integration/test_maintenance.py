@@ -371,8 +371,8 @@ def test_a_leader_that_lost_its_leadership_in_the_middle_of_a_round_does_nothing
     engine: Engine, make_upkeep: MakeUpkeep
 ) -> None:
     paused, go_on = threading.Event(), threading.Event()
-    first = make_upkeep(name="first", lease=0.4, **QUICK)
-    second = make_upkeep(name="second", lease=0.4, **QUICK)
+    first = make_upkeep(name="first", lease=2.0, **QUICK)
+    second = make_upkeep(name="second", lease=2.0, **QUICK)
 
     def pause(_: Rows) -> None:
         paused.set()
@@ -413,6 +413,20 @@ def test_only_one_of_two_leads(engine: Engine, make_upkeep: MakeUpkeep) -> None:
 
     follower = {"first": second, "second": first}[leader]
     assert follower.outbox.ids() == []
+
+
+def test_applications_with_tables_of_their_own_do_not_keep_each_other_from_leading(
+    engine: Engine, make_upkeep: MakeUpkeep
+) -> None:
+    jobs, orders = (
+        [domain for domain in all_domains(RetryPolicy()) if domain.model is model]
+        for model in (JobTracking, OrderTracking)
+    )
+    first = make_upkeep(name="jobs", domains=jobs, **QUICK)
+    second = make_upkeep(name="orders", domains=orders, **QUICK)
+
+    with first.running(), second.running():
+        until(lambda: sorted(leaders(engine)) == ["jobs", "orders"])
 
 
 def test_another_one_leads_when_the_leader_ends(engine: Engine, make_upkeep: MakeUpkeep) -> None:

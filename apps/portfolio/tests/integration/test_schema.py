@@ -19,6 +19,7 @@ from sqlalchemy import Engine, create_engine
 
 from portfolio.database import RevisionUnknown, configuration, current_revision, upgrade
 from portfolio.models import Base
+from tasktrail import SchemaOutdated
 
 LEGACY = Path(__file__).with_name("legacy.sql")
 ALEMBIC_INI = Path(__file__).parents[2] / "alembic.ini"
@@ -186,6 +187,49 @@ def test_the_first_revision_is_the_legacy_system_as_it_stands(
     )
     assert part(legacy, "public.daily_update_tracking", "column")["attempted"] == "boolean DEFAULT false"
     assert part(legacy, "public.task_status", "sequence") == {"task_status_id_seq": "integer 1 1"}
+
+
+@pytest.mark.parametrize(
+    "varied",
+    [
+        "",
+        "ALTER TABLE task_status ALTER task_metadata TYPE JSON",
+        "ALTER TABLE task_status ALTER created_at DROP DEFAULT",
+        "CREATE INDEX ON etf_updates (status, completed_at)",
+    ],
+)
+def test_legacy_tables_that_are_there_are_taken_over_as_they_are(bare_engine: Engine, varied: str) -> None:
+    run_sql(bare_engine, LEGACY.read_text(encoding="utf-8"))
+    run_sql(bare_engine, varied or "SELECT 1")
+    run_sql(bare_engine, "INSERT INTO task_status (task_type, status, resource_id) VALUES ('x', 'done', 7)")
+    before = catalog(bare_engine)
+
+    upgrade(bare_engine)
+
+    assert before.items() <= catalog(bare_engine).items()
+    with bare_engine.connect() as db:
+        assert db.exec_driver_sql("SELECT resource_id FROM task_status").all() == [(7,)]
+
+
+def test_a_table_of_the_same_name_that_is_none_of_ours_is_refused_and_left_alone(bare_engine: Engine) -> None:
+    run_sql(bare_engine, "CREATE TABLE etf_updates (id INT, etf_id VARCHAR, status VARCHAR)")
+    before = catalog(bare_engine)
+
+    with pytest.raises(SchemaOutdated, match="a table etf_updates already, without update_type, start_date"):
+        upgrade(bare_engine)
+
+    assert catalog(bare_engine) == before
+
+
+def test_legacy_tables_that_hold_rows_are_not_dropped(bare_engine: Engine) -> None:
+    upgrade(bare_engine)
+    run_sql(bare_engine, "INSERT INTO daily_update_tracking VALUES ('2024-03-01', 'etf_prices')")
+
+    with pytest.raises(SchemaOutdated, match="daily_update_tracking holds rows"):
+        downgrade(bare_engine, "base")
+
+    with bare_engine.connect() as db:
+        assert db.exec_driver_sql("SELECT count(*) FROM daily_update_tracking").all() == [(1,)]
 
 
 def test_no_later_revision_touches_the_legacy_tables(engine: Engine, bare_engine: Engine) -> None:

@@ -3,6 +3,7 @@
 import decimal
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -60,6 +61,24 @@ async def test_a_price_in_euro_is_the_price_in_dollar_by_the_rate_of_that_day(
     assert rates == {of: Decimal(rate)}
     assert actual == {day: EurPrice(Decimal(stored), Decimal(usd), "USD", of)}
     assert (stored, shown) == (str(actual[day].price), str(to_the_cent(actual[day].price)))
+
+
+async def test_the_examples_of_the_reference_are_what_the_bundled_data_give():
+    page = (Path(__file__).parents[4] / "docs/reference/euro-prices.md").read_text(encoding="utf-8")
+    examples = [
+        [cell.strip() for cell in line.strip("| ").split("|")]
+        for line in page.splitlines()
+        if line.startswith("| MTUM")
+    ]
+    assert len(examples) == 2
+    for what, usd, rate, stored, shown in examples:
+        day = date.fromisoformat(what.split(", ")[1].partition(":")[0])
+        rates = await usd_rates(rate_day(day))
+
+        actual = converted(await BundledPrices().fetch("MTUM", day, day), rates)[day]
+
+        assert (usd, rate) == (str(actual.original_price), str(rates[rate_day(day)]))
+        assert (stored, shown) == (str(actual.price), str(to_the_cent(actual.price)))
 
 
 async def test_the_whole_bundled_history_is_converted_and_rates_are_at_most_four_days_old():
