@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, func, inspect, select, text
 
+from tasktrail import references
 from tasktrail import schema as tasktrail_schema
 from tasktrail.celery.trail import TASK_OPTIONS, Trail
 from tasktrail.errors import BrokerUnavailable
@@ -145,6 +146,30 @@ def legacy_tables(trail: Trail, db: Connection) -> Iterator[Finding]:
             )
 
 
+def legacy_references(trail: Trail, db: Connection) -> Iterator[Finding]:
+    """Nothing in the database or in the application's source refers to the tables that tracking replaces."""
+    for name in trail.legacy_tables:
+        for what in references.objects_on(db, name):
+            yield Finding(
+                "legacy references",
+                Severity.ERROR,
+                name,
+                f"{what} refers to it; let it use the tracking tables, or drop it",
+            )
+    own = {table_of(domain.model).name for domain in trail.registry}  # a new table may have an old one's name
+    names = {name.rpartition(".")[2] for name in trail.legacy_tables} - own
+    tasks: Any = trail.app.tasks
+    modules = {task.__module__ for name, task in tasks.items() if not name.startswith("celery.")}
+    modules |= {domain.service.__module__ for domain in trail.registry}
+    for mention in references.mentions(modules, names, except_in=("tasktrail", *trail.legacy_modules)):
+        yield Finding(
+            "legacy references",
+            Severity.ERROR,
+            f"{mention.path}:{mention.line}",
+            f"names {mention.word}, which tracking replaces",
+        )
+
+
 def celery_settings(trail: Trail, _: Connection) -> Iterator[Finding]:
     """Celery is set so that no message is lost, doubled or run outside a worker."""
     conf: Any = trail.app.conf
@@ -249,6 +274,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     applied_schema,
     constraints_and_indexes,
     legacy_tables,
+    legacy_references,
     celery_settings,
     clock_skew,
     durability,

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def install(engine: Engine, redis_url: str) -> Iterator[Install]:
         loaded = Settings.load(database_url=url, broker_url=broker_url, **(settings or {}))
         application = Celery(set_as_current=False)
         application.conf.update(celery or {})
-        trail = Trail(application, loaded, schema=SCHEMA, **more)
+        trail = Trail(application, loaded, schema=SCHEMA, **{"legacy_modules": ["tests"], **more})
         job: TrackedTask[Any] = trail.task(JobTrackingService, name="tests.job")(lambda _: None)
         trail.task(OrderTrackingService, name="tests.order")(lambda _: None)
         made.append(Installation(trail, job, engine))
@@ -208,6 +209,59 @@ def test_a_legacy_table_that_is_still_there_is_named(install: Install) -> None:
     one.execute("CREATE TABLE task_status (id int)", "CREATE TABLE public.etf_updates (id int)")
 
     one.finds("legacy tables", "public.etf_updates", "task_status")
+
+
+def test_what_refers_to_a_legacy_table_in_the_database_is_named(install: Install) -> None:
+    one = install(legacy_tables=["task_status", "gone"])
+    one.execute(
+        "CREATE TABLE task_status (id int PRIMARY KEY, parent int REFERENCES task_status, state text)",
+        "CREATE TABLE note (task int REFERENCES task_status)",
+        "CREATE VIEW unfinished AS SELECT id FROM task_status WHERE state = 'pending'",
+        "CREATE FUNCTION forget(int) RETURNS void LANGUAGE sql AS 'DELETE FROM task_status WHERE id = $1'",
+        "CREATE FUNCTION of_others() RETURNS text LANGUAGE sql AS 'SELECT ''my_task_status''::text'",
+    )
+
+    found = [finding for finding in one.findings() if finding.check == "legacy references"]
+
+    assert {finding.subject for finding in found} == {"task_status"}
+    assert [finding.message.partition(" refers")[0] for finding in found] == [
+        "the foreign key note_task_fkey of note",
+        "the function forget(integer)",
+        "the view unfinished",
+    ]
+
+
+@pytest.fixture
+def shop_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of which one part may know the legacy table."""
+    package = tmp_path / "oldshop"
+    (package / "migrations").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "jobs.py").write_text(
+        "def pack(_): ...\n\n\nQUERY = 'SELECT * FROM task_status'\nmy_task_status2 = 1\n"
+    )
+    (package / "models.py").write_text("class TaskStatus: ...\n")
+    (package / "migrations" / "__init__.py").write_text("TABLE = 'task_status'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return package
+
+
+def test_source_that_names_a_legacy_table_is_named_but_for_what_may(
+    install: Install, shop_package: Path
+) -> None:
+    one = install(
+        legacy_tables=["public.task_status", "old.job_tracking"],
+        legacy_modules=["oldshop.migrations", "tests"],
+    )
+    one.trail.app.task(import_module("oldshop.jobs").pack, name="oldshop.pack", shared=False)
+    one.trail.leave_untracked("oldshop.pack", reason="a test")
+
+    messages = one.finds("legacy references", f"{shop_package}/jobs.py:4", f"{shop_package}/models.py:1")
+
+    assert messages == [
+        "names task_status, which tracking replaces",
+        "names TaskStatus, which tracking replaces",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -378,7 +432,8 @@ from celery import Celery
 from tasktrail import Settings, Trail
 from tests.support import SCHEMA, AsyncJobTrackingService, JobTrackingService, OrderTrackingService
 
-trail = Trail(Celery("clinic"), Settings.load(), schema=SCHEMA, legacy_tables=["task_status"])
+legacy = {"legacy_tables": ["task_status"], "legacy_modules": ["tests"]}
+trail = Trail(Celery("clinic"), Settings.load(), schema=SCHEMA, **legacy)
 for name, service in (("job", JobTrackingService), ("order", OrderTrackingService)):
     trail.task(service, name=f"clinic.{name}")(lambda run: None)
 """

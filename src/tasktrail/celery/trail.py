@@ -68,6 +68,7 @@ class Trail:
         settings: the settings.
         schema: PostgreSQL schema of the library's own tables; ``None`` for the search path.
         legacy_tables: tables that tracking replaces.
+        legacy_modules: modules that may name them.
         checks: the application's own checks for ``tasktrail doctor``.
         untracked: Celery tasks that are not tracked on purpose, with the reason.
         registry: the domains.
@@ -85,6 +86,7 @@ class Trail:
         *,
         schema: str | None = None,
         legacy_tables: Sequence[str] = (),
+        legacy_modules: Sequence[str] = (),
         checks: Sequence[ApplicationCheck] = (),
     ) -> None:
         """Put the parts together; nothing is connected.
@@ -94,6 +96,8 @@ class Trail:
             settings: must name a database; ``EmbeddedStack`` fills it in where none is given.
             schema: PostgreSQL schema of the library's own tables.
             legacy_tables: tables that tracking replaces; ``tasktrail doctor`` says while they are there.
+            legacy_modules: modules and packages that may name those tables, such as those of the migrations;
+                ``tasktrail doctor`` says where else they are named.
             checks: further checks for ``tasktrail doctor``; each yields a subject and what is wrong with it.
 
         Raises:
@@ -109,6 +113,7 @@ class Trail:
         self.settings = settings
         self.schema = schema
         self.legacy_tables = tuple(legacy_tables)
+        self.legacy_modules = tuple(legacy_modules)
         self.checks = tuple(checks)
         self.untracked: dict[str, str] = {}
         self.registry = Registry()
@@ -189,7 +194,7 @@ class Trail:
             def perform(task: Any, tracking_id: int) -> Any:
                 return execution(task, tracking_id)
 
-            perform.__doc__ = body.__doc__
+            perform.__doc__, perform.__module__ = body.__doc__, body.__module__
             make_task: Any = self.app.task
             # Shared, it would turn up in every other Celery application of the process, with this database.
             celery_task = make_task(name=task_name, bind=True, shared=False, **{**TASK_OPTIONS, **options})(
