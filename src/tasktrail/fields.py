@@ -36,6 +36,9 @@ from tasktrail.models import STANDARD_COLUMNS, BaseTaskTracking, built_once
 SETTABLE: Final = frozenset({"max_attempts", "next_attempt_at", "celery_task_id"})
 """Standard columns that whoever creates a row may set."""
 
+DEEPEST_JSON: Final = 100
+"""How deep JSON may be nested; what is read back by other programs rarely may be deeper."""
+
 _INTEGER_BITS: Final[tuple[tuple[type[TypeEngine[Any]], int], ...]] = (
     (SmallInteger, 16),
     (BigInteger, 64),
@@ -193,15 +196,17 @@ def _check_array(name: str, kind: Any, value: object, pattern: str | None) -> No
 
 
 def _check_json(name: str, _: Any, value: object, __: str | None) -> None:
-    stack = [(name, value)]
+    stack = [(name, value, 0)]
     while stack:
-        path, item = stack.pop()
+        path, item, depth = stack.pop()
+        if depth > DEEPEST_JSON:
+            raise InvalidField(name, "…", f"is nested more than {DEEPEST_JSON} deep, or contains itself")
         if isinstance(item, dict):
             for key, inner in item.items():
                 _check_text(f"{path} key", String(), key, None)
-                stack.append((f"{path}.{key}", inner))
+                stack.append((f"{path}.{key}", inner, depth + 1))
         elif isinstance(item, list | tuple):
-            stack.extend((f"{path}[{position}]", inner) for position, inner in enumerate(item))
+            stack.extend((f"{path}[{position}]", inner, depth + 1) for position, inner in enumerate(item))
         elif isinstance(item, str):
             _check_text(path, String(), item, None)
         elif isinstance(item, float) and not math.isfinite(item):

@@ -21,6 +21,14 @@ from tasktrail.models import STANDARD_COLUMNS
 from tests.support import JobTracking, OrderTracking
 
 NOON = datetime(2024, 3, 1, 12, 0, tzinfo=UTC)
+
+
+def _in_itself() -> list[Any]:
+    value: list[Any] = []
+    value.extend([value, value])
+    return value
+
+
 ORDER = {"day": date(2024, 3, 1), "currency": "EUR"}
 
 
@@ -197,6 +205,12 @@ BAD: list[tuple[type[BaseTaskTracking], str, object, str]] = [
     (OrderTracking, "details", {"a": math.nan}, "details.a: is not a number JSON can hold"),
     (OrderTracking, "details", {"a": [{"b": math.inf}]}, "details.a[0].b: is not a number JSON can hold"),
     (OrderTracking, "details", {"a": NOON}, "details.a: cannot be stored as JSON"),
+    (
+        OrderTracking,
+        "details",
+        {"a": _in_itself()},
+        "details: is nested more than 100 deep, or contains itself",
+    ),
     (OrderTracking, "details", {"a": Decimal(1)}, "details.a: cannot be stored as JSON"),
     (OrderTracking, "details", {"a": "b\x00"}, "details.a: holds a NUL"),
     (OrderTracking, "details", {"a\x00": 1}, "details key: holds a NUL"),
