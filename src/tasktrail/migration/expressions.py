@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-BLANKS: Final = (
-    r"E' \t\n\r\f\x0b\x1c\x1d\x1e\x1f\u0085\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008"
-    r"\u2009\u200a\u2028\u2029\u202f\u205f\u3000'"
-)
-"""What ``str.strip`` takes for blanks, as an SQL literal; ``btrim`` alone takes only the space."""
+BLANKS: Final = r"E' \t\n\x0B\x0C\r'"
+"""The six blanks of ASCII, as an SQL literal; ``btrim`` alone takes only the space."""
 
 
 def literal(text: str) -> str:
@@ -18,12 +15,19 @@ def literal(text: str) -> str:
 
 
 def word(expression: str) -> str:
-    """Return SQL for a legacy word as it is compared: without blanks around it, case folded.
+    """Return SQL for a legacy word as it is compared: without blanks around it, A to Z as a to z.
+
+    Other letters stay as they are, whatever the collation of the database says about them.
 
     Args:
         expression: SQL of a text type.
     """
-    return f"lower(btrim({expression}, {BLANKS}))"
+    return f'lower({trimmed(expression)} COLLATE "C")'
+
+
+def trimmed(expression: str) -> str:
+    """Return SQL for a text without blanks around it."""
+    return f"btrim({expression}, {BLANKS})"
 
 
 def mapped(expression: str, mapping: Mapping[str, str]) -> str:
@@ -69,7 +73,7 @@ def day_of(expression: str) -> str:
 
 
 def json_of(expression: str, schema: str | None) -> str:
-    """Return SQL for a column that may be jsonb, json or text, as jsonb; NULL where it cannot be read as that.
+    """Return SQL for a jsonb, json or text column as jsonb; NULL where it cannot be read as that.
 
     Args:
         expression: SQL of one of the three types.

@@ -112,7 +112,6 @@ class Route:
         refusals: what is not migrated, in the order in which reasons are looked for.
         columns: target column -> SQL.
         inferred: target column -> SQL that is true when a fallback gave its value.
-        newest: SQL for the time by which the newest of several rows is found; the legacy key breaks ties.
         statuses: the total status map, from the trimmed and case-folded legacy word to the new state; for
             the record of the plan, and for its validation.
         twin: what ``columns``, ``refusals`` and ``inferred`` say, in plain Python.
@@ -130,7 +129,6 @@ class Route:
     steps: tuple[Mapping[str, str], ...] = ()
     refusals: tuple[Refusal, ...] = ()
     inferred: Mapping[str, str] = field(default_factory=dict)
-    newest: str = "NULL::timestamptz"
     statuses: Mapping[str, str] = field(default_factory=dict)
     reverse: Reverse | None = None
 
@@ -280,8 +278,9 @@ def _check_route(where: str, table: TableMigration, route: Route) -> None:
     taken = sorted(KEPT_BY_THE_ENGINE & route.columns.keys())
     if taken:
         raise ConfigurationError(f"{where}: {', '.join(taken)} cannot be mapped, the migration keeps it")
-    if "status" not in route.columns:
-        raise ConfigurationError(f"{where}: columns lacks status")
+    for column in ("status", "created_at", "updated_at"):
+        if column not in route.columns:
+            raise ConfigurationError(f"{where}: columns lacks {column}")
     absent = [column for column in route.key if column not in route.columns]
     if absent:
         raise ConfigurationError(f"{where}: columns lacks the key {', '.join(absent)}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, LiteralString, TypeAlias, cast
+from typing import Any, Final, TypeAlias
 
 import psycopg
 from psycopg import IsolationLevel, errors, sql
@@ -36,7 +36,7 @@ PATIENCE: Final = 20
 
 def statement(text: str) -> sql.SQL:
     """Return text as what the driver takes for SQL; it comes from a plan, never from a row."""
-    return sql.SQL(cast("LiteralString", text))
+    return sql.SQL(text)
 
 
 class Session:
@@ -90,16 +90,17 @@ class Session:
             yield
 
     @contextmanager
-    def snapshot(self, *, read_only: bool = False) -> Iterator[None]:
+    def snapshot(self, *, read_only: bool = False, keep: bool = True) -> Iterator[None]:
         """Commit what is inside together, every statement of it looking at the same moment.
 
         Args:
             read_only: have the server refuse any write.
+            keep: commit at the end; else everything is undone.
         """
         self.connection.isolation_level = IsolationLevel.REPEATABLE_READ
         self.connection.read_only = read_only
         try:
-            with self.connection.transaction():
+            with self.connection.transaction(force_rollback=not keep):
                 yield
         finally:
             if not self.connection.closed:
@@ -135,7 +136,8 @@ class Session:
             holder = self.value(
                 "SELECT string_agg(format('pid %%s of %%s, since %%s', a.pid, a.application_name, "
                 "date_trunc('second', a.backend_start)), '; ') "
-                "FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' AND l.granted "
+                "FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE l.locktype = 'advisory' "
+                "AND l.granted "
                 "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
                 "AND (l.classid::bigint << 32) | l.objid::bigint = %(key)s",
                 key=key,
@@ -179,8 +181,3 @@ def opened(engines: Engines, purpose: str) -> Iterator[Session]:
 def pause_before_retry(attempt: int) -> None:
     """Wait a little, at random, so that two who met do not meet again."""
     time.sleep(random.uniform(0, min(0.02 * 2**attempt, 1.0)))  # noqa: S311  # no secret
-
-
-def parameters_as_text(values: Mapping[str, object]) -> str:
-    """Return values for a message."""
-    return ", ".join(f"{name}={value}" for name, value in values.items())
