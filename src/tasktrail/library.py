@@ -34,9 +34,6 @@ MIGRATION_PARTS: Final = frozenset(
         "tasktrail_ledger",
         "tasktrail_raw",
         "tasktrail_changes",
-        "tasktrail_drift_passes",
-        "tasktrail_drift",
-        "tasktrail_known_differences",
     }
 )
 """The tables that only a migration works with; it does so in SQL of its own."""

@@ -23,7 +23,8 @@ from tests.migration.legacy import JOB_TABLE, ORDER_TABLE, ORDERS, run_sql
 
 ORDERS_NOW = """
     SELECT day::text, currency, tags, details, status, error_message, attempts, created_at, updated_at,
-        completed_at, started_at, next_attempt_at, heartbeat_at, celery_task_id, worker, dispatched_at, attempt_log
+        completed_at, started_at, next_attempt_at, heartbeat_at, celery_task_id, worker, dispatched_at,
+        attempt_log
     FROM tracking.order_tracking ORDER BY day, currency
 """
 LEDGER_NOW = """
@@ -318,11 +319,13 @@ def test_a_pause_ends_the_copy_after_a_chunk_and_it_goes_on_from_there(
 
 
 def test_two_backfills_at_once_are_refused(syncing: Workspace, db: Session) -> None:
-    with syncing.session("first") as first, first.alone("shop", "runner", doing="copy rows"):
-        with pytest.raises(
-            MigrationBusy, match=r"cannot copy rows while somebody else does .pid [0-9]+ of tasktrail first"
-        ):
-            Backfill(syncing).run(db)
+    reason = r"cannot copy rows while somebody else does .pid [0-9]+ of tasktrail first"
+    with (
+        syncing.session("first") as first,
+        first.alone("shop", "runner", doing="copy rows"),
+        pytest.raises(MigrationBusy, match=reason),
+    ):
+        Backfill(syncing).run(db)
 
 
 def test_without_triggers_nothing_is_copied(workspace: Workspace, db: Session) -> None:

@@ -128,9 +128,8 @@ def _source_problems(session: Session, table: TableMigration, source: Mapping[st
         yield (
             f"{table.source} has no unique index on {', '.join(table.key)}, which the plan takes for its key"
         )
-    if not session.value(
-        "SELECT has_table_privilege(%(table)s, 'SELECT, TRIGGER')", table=qualified(table.source)
-    ):
+    may = "has_table_privilege(%(table)s, 'SELECT') AND has_table_privilege(%(table)s, 'TRIGGER')"
+    if not session.value(f"SELECT {may}", table=qualified(table.source)):
         yield f"this role may not read {table.source} or put triggers on it: GRANT SELECT, TRIGGER"
 
 

@@ -35,14 +35,6 @@ class Phase(StrEnum):
     """Every legacy row is in the ledger, or its change is in the queue."""
     VERIFIED = "verified"
     """The copy was found right in three ways."""
-    PARALLEL = "parallel"
-    """Both systems run; the legacy tables are the truth."""
-    CUT_OVER = "cut_over"
-    """The new tables are the truth; the legacy tables are kept up to date for a rollback."""
-    ARCHIVED = "archived"
-    """Copies of the legacy tables were made and restored on trial."""
-    DROPPED = "dropped"
-    """The legacy tables are gone."""
 
 
 TRANSITIONS: Final[Mapping[tuple[Phase, Phase], str]] = MappingProxyType(
@@ -51,17 +43,10 @@ TRANSITIONS: Final[Mapping[tuple[Phase, Phase], str]] = MappingProxyType(
         (Phase.EXPANDED, Phase.SYNCING): "triggers were put on the legacy tables",
         (Phase.SYNCING, Phase.BACKFILLED): "the last chunk was copied",
         (Phase.BACKFILLED, Phase.VERIFIED): "the copy was found right",
-        (Phase.VERIFIED, Phase.PARALLEL): "the parallel run was started",
-        (Phase.PARALLEL, Phase.CUT_OVER): "the new tables became the truth",
-        (Phase.CUT_OVER, Phase.PARALLEL): "rolled back: the legacy tables are the truth again",
-        (Phase.CUT_OVER, Phase.ARCHIVED): "the legacy tables were archived",
-        (Phase.ARCHIVED, Phase.DROPPED): "the legacy tables were dropped",
         (Phase.EXPANDED, Phase.PLANNED): "undone: maintenance keeps off no rows any more",
         (Phase.SYNCING, Phase.EXPANDED): "undone: triggers and copy were taken away",
         (Phase.BACKFILLED, Phase.SYNCING): "undone: the copy was thrown away, to be made again",
         (Phase.VERIFIED, Phase.BACKFILLED): "undone: the verdict is to be found again",
-        (Phase.PARALLEL, Phase.VERIFIED): "undone: the parallel run was stopped",
-        (Phase.ARCHIVED, Phase.CUT_OVER): "undone: the archive was thrown away",
     }
 )
 
@@ -71,16 +56,12 @@ NEXT_COMMAND: Final[Mapping[Phase, str]] = MappingProxyType(
         Phase.EXPANDED: "tasktrail migrate sync",
         Phase.SYNCING: "tasktrail migrate backfill",
         Phase.BACKFILLED: "tasktrail migrate verify",
-        Phase.VERIFIED: "tasktrail migrate parallel",
-        Phase.PARALLEL: "tasktrail migrate compare",
-        Phase.CUT_OVER: "tasktrail migrate archive",
-        Phase.ARCHIVED: "tasktrail migrate drop",
-        Phase.DROPPED: "tasktrail migrate status",
+        Phase.VERIFIED: "tasktrail migrate sync --follow",
     }
 )
 """What brings a migration on from each phase."""
 
-MIRRORING: Final = frozenset({Phase.SYNCING, Phase.BACKFILLED, Phase.VERIFIED, Phase.PARALLEL})
+MIRRORING: Final = frozenset({Phase.SYNCING, Phase.BACKFILLED, Phase.VERIFIED})
 """Phases in which the legacy tables are the truth and the new ones follow."""
 
 
@@ -93,14 +74,12 @@ class State:
         since: since when.
         fingerprint: of the plan whose dry run was the last.
         is_paused: whether somebody asked the copying to pause.
-        settings: what later steps were told by earlier ones, e.g. windows.
     """
 
     phase: Phase
     since: datetime
     fingerprint: str | None
     is_paused: bool
-    settings: Mapping[str, Any]
 
 
 class Journal:
@@ -117,9 +96,7 @@ class Journal:
         row = session.row(f"SELECT * FROM {self._migrations} WHERE name = %(name)s", name=self.plan.name)
         if row is None:
             return None
-        return State(
-            Phase(row["phase"]), row["phase_since"], row["fingerprint"], row["is_paused"], row["settings"]
-        )
+        return State(Phase(row["phase"]), row["phase_since"], row["fingerprint"], row["is_paused"])
 
     def require(self, session: Session, step: str, *phases: Phase) -> State:
         """Return the state if the migration is in one of some phases.
@@ -180,8 +157,7 @@ class Journal:
             "%(name)s FOR UPDATE) o "
             "WHERE m.name = %(name)s AND m.phase = ANY(%(allowed)s) RETURNING o.phase",
             target=target.value,
-            holds=target is not Phase.PLANNED
-            and target not in {Phase.CUT_OVER, Phase.ARCHIVED, Phase.DROPPED},
+            holds=target is not Phase.PLANNED,
             name=self.plan.name,
             allowed=[phase.value for phase in allowed],
         )
@@ -190,15 +166,6 @@ class Journal:
             raise WrongPhase(self.plan.name, step, state.phase, NEXT_COMMAND[state.phase])
         reason = TRANSITIONS[Phase(was), target]
         self.note(session, f"{was} -> {target}: {reason}", **details)
-
-    def keep(self, session: Session, **settings: Any) -> None:
-        """Remember something for later steps; None forgets it."""
-        session.run(
-            f"UPDATE {self._migrations} SET settings = jsonb_strip_nulls(settings || %(more)s::jsonb) "
-            "WHERE name = %(name)s",
-            name=self.plan.name,
-            more=json.dumps(settings, default=str),
-        )
 
     def pause(self, session: Session, *, paused: bool) -> None:
         """Ask the copying to pause after its chunk, or allow it to go on."""

@@ -23,9 +23,6 @@ TABLES: Final = (
     "tasktrail_ledger",
     "tasktrail_raw",
     "tasktrail_changes",
-    "tasktrail_drift_passes",
-    "tasktrail_drift",
-    "tasktrail_known_differences",
 )
 
 
@@ -38,7 +35,6 @@ def upgrade(op: Operations | ModuleType, *, schema: str | None = None) -> None:
     """
     _create_state(op, schema)
     _create_ledger(op, schema)
-    _create_drift(op, schema)
     prefix = f'"{schema}".' if schema else ""
     # One name for the three types that a legacy column may have. Only jsonb is known to be readable as jsonb:
     # json may hold \u0000, lone surrogates and numbers beyond numeric, text may hold anything.
@@ -79,7 +75,6 @@ def _create_state(op: Operations | ModuleType, schema: str | None) -> None:
         sa.Column("is_paused", sa.Boolean, server_default=sa.text("false"), nullable=False),
         sa.Column("is_holding", sa.Boolean, server_default=sa.text("false"), nullable=False),
         sa.Column("domains", sa.ARRAY(sa.String(63)), nullable=False),
-        sa.Column("settings", JSONB, server_default=sa.text("'{}'::jsonb"), nullable=False),
         schema=schema,
     )
     op.create_table(
@@ -167,58 +162,5 @@ def _create_ledger(op: Operations | ModuleType, schema: str | None) -> None:
         sa.Column("operation", sa.String(1), nullable=False),
         sa.Column("old_row", sa.Text),
         sa.Column("noted_at", moment, server_default=sa.func.now(), nullable=False),
-        schema=schema,
-    )
-
-
-def _create_drift(op: Operations | ModuleType, schema: str | None) -> None:
-    moment = sa.DateTime(timezone=True)
-    op.create_table(
-        "tasktrail_drift_passes",
-        sa.Column("id", sa.BigInteger, sa.Identity(always=False), primary_key=True),
-        sa.Column("migration", sa.String(40), nullable=False),
-        sa.Column("started_at", moment, server_default=sa.func.now(), nullable=False),
-        sa.Column("finished_at", moment),
-        sa.Column("compared", sa.BigInteger, server_default=sa.text("0"), nullable=False),
-        sa.Column("differences", sa.BigInteger, server_default=sa.text("0"), nullable=False),
-        sa.Column("is_clean", sa.Boolean, server_default=sa.text("false"), nullable=False),
-        schema=schema,
-    )
-    op.create_table(
-        "tasktrail_drift",
-        sa.Column("id", sa.BigInteger, sa.Identity(always=False), primary_key=True),
-        sa.Column("migration", sa.String(40), nullable=False),
-        sa.Column("table_name", sa.String(40), nullable=False),
-        sa.Column("route", sa.String(20), nullable=False),
-        sa.Column("target_key", sa.Text, nullable=False),
-        sa.Column("what", sa.String(20), nullable=False),
-        sa.Column("column_name", sa.String(63), server_default=sa.text("''"), nullable=False),
-        sa.Column("legacy_value", sa.Text),
-        sa.Column("new_value", sa.Text),
-        sa.Column("first_pass", sa.BigInteger, nullable=False),
-        sa.Column("last_pass", sa.BigInteger, nullable=False),
-        sa.Column("first_seen_at", moment, server_default=sa.func.now(), nullable=False),
-        sa.Column("healed_at", moment),
-        sa.Column("known_as", sa.BigInteger),
-        schema=schema,
-    )
-    op.create_index(
-        "uq_tasktrail_drift_open",
-        "tasktrail_drift",
-        ["migration", "table_name", "route", "target_key", "what", "column_name"],
-        schema=schema,
-        unique=True,
-        postgresql_where=sa.text("healed_at IS NULL"),
-    )
-    op.create_table(
-        "tasktrail_known_differences",
-        sa.Column("id", sa.BigInteger, sa.Identity(always=False), primary_key=True),
-        sa.Column("migration", sa.String(40), nullable=False),
-        sa.Column("table_name", sa.String(40), nullable=False),
-        sa.Column("condition", sa.Text, nullable=False),
-        sa.Column("reason", sa.Text, nullable=False),
-        sa.Column("declared_by", sa.Text, nullable=False),
-        sa.Column("declared_at", moment, server_default=sa.func.now(), nullable=False),
-        sa.Column("expires_at", moment, nullable=False),
         schema=schema,
     )
