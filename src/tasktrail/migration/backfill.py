@@ -22,7 +22,7 @@ LONGEST_CHUNK: Final = 1.0
 SMALLEST_CHUNK: Final = 100
 """Rows; below that the statements cost more than the rows."""
 
-ANALYZED_AFTER: Final = frozenset({0, 3, 15, 63, 255})
+ANALYZED_AFTER: Final = frozenset({0, 7, 63, 255})
 """After the chunks with these numbers, from 0, the planner is told about the tables that have grown."""
 
 
@@ -236,8 +236,7 @@ class Backfill:
     def _analyze(self, session: Session, reconciler: Reconciler) -> None:
         """Tell the planner about tables that have grown from nothing; autovacuum comes too late."""
         targets = [qualified(route.target) for route in reconciler.staging.transform.table.routes]
-        own = [self._workspace.own(name) for name in ("tasktrail_ledger", "tasktrail_raw")]
-        session.run(f"ANALYZE {', '.join([*own, *targets])}")
+        session.run(f"ANALYZE {', '.join([self._workspace.own('tasktrail_ledger'), *targets])}")
 
     def _position(self, session: Session, table: str) -> dict[str, Any]:
         row = session.row(

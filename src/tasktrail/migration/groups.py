@@ -9,14 +9,17 @@ from tasktrail.migration.plan import Route, TableMigration
 from tasktrail.models import ATTEMPT_LOG_LIMIT
 
 
-def ranked(table: TableMigration, rows: str, condition: str) -> str:
+def ranked(table: TableMigration, route: Route, rows: str, condition: str) -> str:
     """Return SQL for rows with their place in their group, 1 being the newest, and the size of the group.
 
     Args:
         table: where they come from.
+        route: which they take; where ids are kept, each row is alone in its group.
         rows: SQL of a FROM clause: what legacy rows become, as ``st``.
         condition: true for those that are migrated or consolidated.
     """
+    if route.keeps_ids:
+        return f"SELECT st.*, 1::bigint AS _place, 1::bigint AS _size FROM {rows} WHERE {condition}"
     keys = ", ".join(f"_k{number} DESC" for number in range(len(table.key)))
     return (
         f"SELECT st.*, row_number() OVER newest AS _place, count(*) OVER (PARTITION BY _target_key) AS _size "
@@ -32,6 +35,8 @@ def logged(route: Route, rows: str) -> str:
         route: of the rows.
         rows: SQL of a FROM clause: ranked rows, as ``r``.
     """
+    if route.keeps_ids:
+        return f"SELECT r.*, NULL::jsonb AS _log FROM {rows}"
     # The frame is empty for a row that is alone, so its entry is not even made.
     return (
         f"SELECT r.*, jsonb_agg({_entry(route)}) OVER (PARTITION BY _target_key ORDER BY _place DESC "

@@ -96,7 +96,8 @@ class Route:
             before.
         refusals: what is not migrated, in the order in which reasons are looked for.
         columns: target column -> SQL.
-        inferred: target column -> SQL that is true when a fallback gave its value.
+        inferred: target column -> SQL that is true when a fallback gave its value; ``TRUE`` for a column
+            that the legacy table has nothing for.
         statuses: the total status map, from the trimmed and case-folded legacy word to the new state; for
             the record of the plan, and for its validation.
         twin: what ``columns``, ``refusals`` and ``inferred`` say, in plain Python.

@@ -130,7 +130,7 @@ class Reconciler:
     # The target
 
     def _ranked(self, route: Route) -> str:
-        return ranked(self._table, f"{self.staging.stage(route)} st", "_is_fine")
+        return ranked(self._table, route, f"{self.staging.stage(route)} st", "_is_fine")
 
     def _upsert(self, route: Route) -> str:
         names = list(route.columns)
@@ -234,10 +234,24 @@ class Reconciler:
             ON CONFLICT (table_name, source_key) DO NOTHING
         """)
 
+    @property
+    def _as_it_was(self) -> str:
+        """SQL that is true for ledger rows ``l`` whose legacy row arrived whole.
+
+        What the legacy table has no column for is inferred for every row, and nothing is lost by it.
+        """
+        cases = " ".join(
+            f"WHEN {literal(route.name)} THEN ARRAY[{', '.join(map(literal, always))}]::text[]"
+            for route in self._table.routes
+            if (always := [name for name, condition in route.inferred.items() if condition == "TRUE"])
+        )
+        harmless = f"coalesce(CASE l.route {cases} END, '{{}}')" if cases else "'{}'"
+        return f"l.disposition = 'migrated' AND (l.inferred IS NULL OR l.inferred <@ {harmless}::text[])"
+
     def _keep_raw(self, session: Session) -> None:
         """Keep the row as it is, where it was not migrated as it was, and the last one of a deleted row."""
         name, keys = literal(self._table.name), self.staging.keys
-        as_it_was = "l.disposition = 'migrated' AND l.inferred IS NULL"
+        as_it_was = self._as_it_was
         renewed = "ON CONFLICT (table_name, source_key) DO UPDATE SET source_hash = excluded.source_hash, "
         renewed += (
             "raw = excluded.raw, noted_at = now(), accepted_at = NULL, accepted_by = NULL, "

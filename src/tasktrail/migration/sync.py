@@ -65,8 +65,10 @@ def install(session: Session, workspace: Workspace, staging: Staging) -> None:
         f"SELECT {key} FROM {source} s ORDER BY {', '.join(f's.{quoted(k)} DESC' for k in table.key)} LIMIT 1"
     )
 
+    changes = _resolved(session, workspace.own("tasktrail_changes"))
+
     def work(db: Session) -> None:
-        db.run(_function(workspace, staging))
+        db.run(_function(workspace, staging, changes, _resolved(db, source)))
         for event, (when, transition) in EVENTS.items():
             db.run(
                 f"CREATE OR REPLACE TRIGGER {_trigger(staging, event)} {when} ON {source} {transition} "
@@ -233,7 +235,18 @@ def _function_name(workspace: Workspace, staging: Staging) -> str:
     return workspace.own(f"tasktrail_note_{staging.transform.table.name}")
 
 
-def _function(workspace: Workspace, staging: Staging) -> str:
+def _resolved(session: Session, name: str) -> str:
+    """Return the name of a table with its schema: a trigger function has a search path of its own."""
+    found = session.value(
+        "SELECT format('%%I.%%I', nspname, relname) FROM pg_class JOIN pg_namespace n ON n.oid = "
+        "relnamespace "
+        "WHERE pg_class.oid = to_regclass(%(name)s)",
+        name=name,
+    )
+    return str(found)
+
+
+def _function(workspace: Workspace, staging: Staging, changes: str, source: str) -> str:
     """Return the trigger function of a legacy table.
 
     It runs with its owner's rights, since old writers have none on our tables, and turns any error of its
@@ -242,7 +255,6 @@ def _function(workspace: Workspace, staging: Staging) -> str:
         again.
     """
     table = staging.transform.table
-    changes = workspace.own("tasktrail_changes")
     head = f"INSERT INTO {changes} (side, table_name, source_key, operation"
     name = literal(table.name)
     new, old, all_rows = (key_text(alias, table.key) for alias in ("n", "o", "s"))
@@ -259,7 +271,7 @@ def _function(workspace: Workspace, staging: Staging) -> str:
                 {head}, old_row) SELECT 'legacy', {name}, {old}, 'D', row_to_json(o)::text FROM old_rows o;
             ELSE
                 {head}, old_row) SELECT 'legacy', {name}, {all_rows}, 'D', row_to_json(s)::text
-                    FROM {staging.transform.source} s;
+                    FROM {source} s;
             END IF;
             RETURN NULL;
         EXCEPTION WHEN OTHERS THEN

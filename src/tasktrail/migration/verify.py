@@ -138,11 +138,11 @@ def expected(workspace: Workspace, staging: Staging, route: Route) -> str:
     transform = staging.transform
     rows = transform.rows(route, f"{transform.source} s")
     return f"""
-        WITH transformed AS MATERIALIZED (SELECT * FROM ({rows}) rows WHERE _reason IS NULL),
+        WITH transformed AS (SELECT * FROM ({rows}) rows WHERE _reason IS NULL),
         marked AS (
             SELECT t.*, t._source_key IN ({queued(workspace, staging)}) AS _is_queued FROM transformed t
         ),
-        ranked AS ({ranked(transform.table, "marked st", "TRUE")}),
+        ranked AS ({ranked(transform.table, route, "marked st", "TRUE")}),
         pending AS (
             SELECT _target_key FROM marked WHERE _is_queued
             UNION {pending_groups(workspace, staging, route)}
@@ -182,26 +182,25 @@ def _compare_route(
     is_pending = (
         "coalesce(_is_pending, FALSE) OR e.hash IS NULL AND _target_key IN (SELECT _target_key FROM pending)"
     )
-    counts = session.row(
-        f"{cte} SELECT count(*) AS compared, count(*) FILTER (WHERE {is_pending}) AS pending {joined}"
-    )
-    if counts:
-        verdict.compared += counts["compared"] - counts["pending"]
-        verdict.pending += counts["pending"]
     paired = is_paired(staging, route, "_target_key")
-    wrong = session.rows(f"""
-        {cte} SELECT _target_key, e.hash IS NULL AS is_extra, a.hash IS NULL AS is_missing {joined}
-        WHERE e.hash IS DISTINCT FROM a.hash AND NOT ({is_pending})
-            AND (e.hash IS NOT NULL OR a.is_untouched) AND NOT ({paired})
-        ORDER BY _target_key
+    # One pass: the transform of all rows is what takes the time.
+    seen = session.row(f"""
+        {cte} SELECT count(*) AS compared, count(*) FILTER (WHERE {is_pending}) AS pending,
+            jsonb_agg(jsonb_build_array(_target_key, e.hash IS NULL, a.hash IS NULL) ORDER BY _target_key)
+            FILTER (WHERE e.hash IS DISTINCT FROM a.hash AND NOT ({is_pending})
+                AND (e.hash IS NOT NULL OR a.is_untouched) AND NOT ({paired})) AS wrong
+        {joined}
     """)
-    details = _details(session, staging, route, cte, [
-        row["_target_key"] for row in wrong[:MOST_SHOWN] if not row["is_extra"] and not row["is_missing"]
-    ])  # fmt: skip
-    for row in wrong:
-        key = row["_target_key"]
-        whole = "extra" if row["is_extra"] else "missing"
-        verdict.add(details.get(key) or [Difference("checksum", table, f"{route.name} {key}", whole)])
+    if seen is None:
+        return
+    verdict.compared += seen["compared"] - seen["pending"]
+    verdict.pending += seen["pending"]
+    wrong = seen["wrong"] or []
+    in_both = [key for key, is_extra, is_missing in wrong[:MOST_SHOWN] if not is_extra and not is_missing]
+    details = _details(session, staging, route, cte, in_both)
+    for key, is_extra, _ in wrong:
+        whole = Difference("checksum", table, f"{route.name} {key}", "extra" if is_extra else "missing")
+        verdict.add(details.get(key) or [whole])
 
 
 def _details(

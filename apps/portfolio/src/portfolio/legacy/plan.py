@@ -296,7 +296,9 @@ ETF_UPDATES: Final = TableMigration(
                     "unknown_update_type",
                     "coalesce(old_type, '') NOT IN ('full', 'prices_only', 'info_only', 'manual')",
                 ),
-                Refusal("etf_unknown", "NOT EXISTS (SELECT FROM public.etfs e WHERE e.id = s.etf_id)"),
+                Refusal(
+                    "etf_unknown", "s.etf_id IS NULL OR NOT (s.etf_id IN (SELECT e.id FROM public.etfs e))"
+                ),
                 Refusal("date_missing", "s.start_date IS NULL OR s.end_date IS NULL"),
                 Refusal(
                     "date_out_of_range",
