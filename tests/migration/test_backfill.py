@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
-from tasktrail.errors import ErrorBudgetExceeded, MigrationBusy, WrongPhase
+from tasktrail.errors import DatabaseUnavailable, ErrorBudgetExceeded, MigrationBusy, WrongPhase
 from tasktrail.migration import account, dry_run
 from tasktrail.migration.backfill import Backfill, Paused, Progress, Throttle
 from tasktrail.migration.quarantine import Quarantine
@@ -124,7 +127,7 @@ def test_the_size_of_a_chunk_makes_no_difference(
     assert cut == whole
 
 
-def another(workspace: Workspace, url: str) -> tuple[Workspace, Session]:
+def another(workspace: Workspace, url: str, rows: str = "") -> tuple[Workspace, Session]:
     from sqlalchemy import create_engine
 
     from tasktrail.engines import Engines
@@ -132,11 +135,33 @@ def another(workspace: Workspace, url: str) -> tuple[Workspace, Session]:
 
     engine = create_engine(url)
     create_legacy(engine)
+    if rows:
+        run_sql(engine, rows)
     engine.dispose()
     other = replace(workspace, engines=Engines(url))
     session = Session(other.engines.dedicated("test"))
     start_syncing(other, session)
     return other, session
+
+
+MANY = """
+    INSERT INTO old_orders (kind, state, day, currency, tags, made, touched)
+    SELECT 'order', (ARRAY['ok', 'broken', 'odd'])[1 + n % 3], (date '2020-01-01' + n % 700)::text,
+        'EUR', 'a,b',
+        timestamp '2020-01-01' + n * interval '1 minute', timestamp '2020-01-02' + n * interval '1 minute'
+    FROM generate_series(1, 3000) n
+"""
+COPY = """
+import sys
+from tasktrail.engines import Engines
+from tasktrail.migration.backfill import Backfill
+from tasktrail.migration.workspace import Workspace
+from tests.migration.legacy import PLAN
+workspace = Workspace(PLAN, Engines(sys.argv[1]), "tracking")
+with workspace.session("copy") as session:
+    print("begins", flush=True)
+    Backfill(workspace, chunk_size=50).run(session)
+"""
 
 
 class Killed(BaseException):
@@ -184,6 +209,52 @@ def test_killed_after_any_statement_and_resumed_it_ends_in_the_same_tables(
     assert seen == undisturbed
     assert deaths > 25
     assert [row["rows_done"] for row in chunks] == [12, 14]  # no chunk was applied twice or skipped
+
+
+def test_processes_that_are_killed_at_random_moments_leave_nothing_half_done(
+    workspace: Workspace, db: Session, engine: Engine, make_database: Any, library_template: str
+) -> None:
+    run_sql(engine, MANY)
+    start_syncing(workspace, db)
+    Backfill(workspace).run(db)
+    undisturbed = final(db)
+    url = make_database(library_template)
+    other, other_db = another(workspace, url, MANY)
+    dice, deaths = random.Random(7), 0
+    for _ in range(10):
+        with subprocess.Popen([sys.executable, "-c", COPY, url], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()  # it begins to copy
+            try:
+                process.wait(dice.uniform(0.0, 0.25))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                deaths += 1
+    Backfill(other).run(other_db)
+    seen = final(other_db)
+    found = account.take(other_db, other, other.stagings(other_db))
+    other_db.close()
+
+    assert deaths > 3
+    assert found.is_balanced
+    assert seen == undisturbed
+
+
+def test_a_connection_that_is_cut_leaves_the_chunks_before_it(syncing: Workspace, db: Session) -> None:
+    def cut(progress: Progress) -> None:
+        if progress.done == 8:
+            with syncing.session("operator") as operator:
+                operator.run(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name "
+                    "= 'tasktrail victim'"
+                )
+
+    with pytest.raises(DatabaseUnavailable), syncing.session("victim") as victim:
+        Backfill(syncing, chunk_size=4, report=cut).run(victim)
+    assert len(reasons(db)) == 8
+    Backfill(syncing, chunk_size=4).run(db)
+
+    assert len(reasons(db)) == 14
 
 
 def test_a_second_run_changes_nothing(syncing: Workspace, db: Session) -> None:
@@ -254,6 +325,8 @@ def test_within_the_error_budget_such_a_row_is_quarantined_and_never_cut(
     Backfill(syncing, error_budget=1).run(db)
 
     assert reasons(db)["5"] == "quarantined error_22001"
+    counted = "SELECT errors FROM tracking.tasktrail_migration_tables WHERE table_name = 'old_orders'"
+    assert db.value(counted) <= 1
     by_account, _, by_twins = verdicts(syncing, db)
     assert by_account.differing == 0
     (difference,) = by_twins.differences  # the twin has no such limit, so the two disagree

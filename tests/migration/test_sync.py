@@ -151,6 +151,7 @@ def test_what_changed_while_the_triggers_were_off_is_found_by_the_anti_join(
     run_sql(
         engine,
         "ALTER TABLE old_orders DISABLE TRIGGER ALL; DELETE FROM old_orders WHERE id = 4; "
+        "UPDATE old_orders SET note = 'unseen' WHERE id = 5; "
         "INSERT INTO old_orders (kind, state, day, currency, made) VALUES ('order', 'ok', "
         "'2024-05-02', 'EUR', now())",
     )
@@ -162,9 +163,10 @@ def test_what_changed_while_the_triggers_were_off_is_found_by_the_anti_join(
     before = account.take(db, copied, copied.stagings(db))
     assert before.total("unaccounted") == before.total("ghost") == 1
 
-    assert Backfill(copied).catch_up(db, copied.reconcilers(db)) == 2
+    assert Backfill(copied).catch_up(db, copied.reconcilers(db)) == 3
     assert account.take(db, copied, copied.stagings(db)).is_balanced
     assert order(db, "2024-05-02") is not None
+    assert order(db, "2024-03-03")["error_message"] == "unseen"  # type: ignore[index]
 
 
 def test_triggers_wait_for_nobody_for_long(
@@ -274,6 +276,22 @@ def test_everything_can_be_taken_off_again(copied: Workspace, db: Session, engin
 
     assert sync.lag(db, copied).entries == 0
     assert db.value("SELECT count(*) FROM pg_proc WHERE proname LIKE 'tasktrail_note_%'") == 0
+
+
+def test_a_row_that_no_rule_expects_keeps_no_other_from_arriving_and_comes_back_when_corrected(
+    copied: Workspace, db: Session, engine: Engine
+) -> None:
+    reconcilers = copied.reconcilers(db, error_budget=None)
+    run_sql(engine, "UPDATE old_orders SET tags = 'far too long' WHERE id = 4")
+    run_sql(engine, "UPDATE old_orders SET note = 'fine' WHERE id = 5")
+    assert sync.apply_changes(db, copied, reconcilers) == 2
+    assert reasons(db)["4"] == "quarantined error_22001"
+    assert order(db, "2024-03-03")["error_message"] == "fine"  # type: ignore[index]
+    assert order(db, "2024-03-02") is None
+
+    run_sql(engine, "UPDATE old_orders SET tags = 'short' WHERE id = 4")
+    assert sync.apply_changes(db, copied, reconcilers) == 1
+    assert reasons(db)["4"] == "migrated"
 
 
 WRITES = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -108,18 +107,14 @@ def sync_(
             typer.echo("the triggers are off, and the copy is gone")
             return
         typer.echo("the triggers are on" if runner.sync() else "the triggers were on already")
-        reconcilers = runner.workspace.reconcilers(runner.session)
+        # A row that an old worker writes must not keep all later ones from arriving.
+        reconcilers = runner.workspace.reconcilers(runner.session, error_budget=None)
         if follow:
-            work = partial(_follow, runner)
+            work = partial(live_sync.follow, runner.session, runner.workspace, reconcilers)
             run_until_stopped(work, started=lambda: typer.echo("following the legacy tables"))
             return
         applied = live_sync.apply_changes(runner.session, runner.workspace, reconcilers)
         typer.echo(f"{applied} changes applied")
-
-
-def _follow(runner: Runner, stop: threading.Event) -> None:
-    reconcilers = runner.workspace.reconcilers(runner.session)
-    live_sync.follow(runner.session, runner.workspace, reconcilers, stop)
 
 
 @app.command()

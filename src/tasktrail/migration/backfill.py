@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from tasktrail.errors import MigrationError
 from tasktrail.migration.expressions import literal
-from tasktrail.migration.names import key_text, listed, qualified
+from tasktrail.migration.names import listed, qualified
 from tasktrail.migration.reconcile import Reconciler
 from tasktrail.migration.session import Session
 from tasktrail.migration.state import MIRRORING, Phase
 from tasktrail.migration.sync import apply_changes
+from tasktrail.migration.transform import HASH
 from tasktrail.migration.workspace import Workspace
 
 LONGEST_CHUNK: Final = 1.0
@@ -163,7 +165,7 @@ class Backfill:
                     self._journal.move(session, Phase.BACKFILLED, step="copy rows")
 
     def catch_up(self, session: Session, reconcilers: list[Reconciler]) -> int:
-        """Take the rows that neither the cursor nor a trigger has seen, e.g. while triggers were disabled.
+        """Take what neither the cursor nor a trigger has seen, e.g. while triggers were disabled.
 
         Returns:
             How many there were.
@@ -215,6 +217,8 @@ class Backfill:
         descending = ", ".join(f"_k{number} DESC" for number in range(len(key)))
         last = f"SELECT _source_key FROM {staging.keys} WHERE _round = 0 ORDER BY {descending} LIMIT 1"
 
+        failed_before = len(reconciler.budget.failed)
+
         def finish(db: Session, count: int) -> None:
             cursor = db.value(last) if count else position["cursor"]
             db.run(
@@ -225,7 +229,7 @@ class Backfill:
                 "WHERE migration = %(migration)s AND table_name = %(table)s",
                 cursor=cursor,
                 rows=count,
-                errors=len(reconciler.budget.failed),
+                errors=len(reconciler.budget.failed) - failed_before,
                 is_last=count < size,
                 migration=self._workspace.plan.name,
                 table=transform.table.name,
@@ -261,19 +265,25 @@ class Backfill:
             raise Paused
 
     def _take_missed(self, session: Session, reconciler: Reconciler) -> int:
-        """Reconcile the rows without a ledger row, and the ledger rows whose row is gone."""
+        """Reconcile rows whose ledger row is missing or out of date, and ledger rows whose row is gone."""
         staging = reconciler.staging
-        table = staging.transform.table
+        transform = staging.transform
         known = f"{staging.ledger} l WHERE {staging.is_known}"
         missed = f"""
-            SELECT {key_text("s", table.key)} AS key FROM {staging.transform.source} s
-            WHERE NOT EXISTS (SELECT FROM {known} AND l.source_key = {key_text("s", table.key)})
+            SELECT {transform.source_key} AS key FROM {transform.source} s
+            LEFT JOIN (SELECT l.source_key, l.source_hash FROM {known}) l
+                ON l.source_key = {transform.source_key}
+            WHERE l.source_hash IS DISTINCT FROM {HASH}
             UNION ALL
             SELECT l.source_key FROM {known} AND NOT EXISTS (
-                SELECT FROM {staging.transform.source} s WHERE {key_text("s", table.key)} = l.source_key)
+                SELECT FROM {transform.source} s WHERE {transform.source_key} = l.source_key)
         """
-        keys = [row["key"] for row in session.rows(f"SELECT key FROM ({missed}) missed LIMIT 100000")]
-        for start in range(0, len(keys), table.chunk_size):
-            part = keys[start : start + table.chunk_size]
-            reconciler.run(session, lambda db, part=part: staging.fill(db, part))  # type: ignore[misc]
+        keys = [row["key"] for row in session.rows(missed)]
+        for start in range(0, len(keys), transform.table.chunk_size):
+            part = keys[start : start + transform.table.chunk_size]
+            reconciler.run(session, partial(_fill, reconciler, part))
         return len(keys)
+
+
+def _fill(reconciler: Reconciler, keys: list[str], db: Session) -> int:
+    return reconciler.staging.fill(db, keys)

@@ -37,11 +37,11 @@ class Budget:
     """How many rows may make their transform fail before a run is given up.
 
     Attributes:
-        allowed: so many.
+        allowed: so many; None for any number.
         failed: keys and what went wrong.
     """
 
-    allowed: int = 0
+    allowed: int | None = 0
     failed: dict[str, str] = field(default_factory=dict)
 
 
@@ -59,6 +59,7 @@ class Reconciler:
         self.migration = migration
         self.staging = staging
         self.budget = budget or Budget()
+        self._failing_now: dict[str, str] = {}
         self._transform = staging.transform
         self._table = staging.transform.table
         self._ledger = staging.ledger
@@ -87,6 +88,7 @@ class Reconciler:
             ErrorBudgetExceeded: more rows failed than may; nothing of this transaction is kept.
         """
         self.staging.create(session)
+        self._failing_now = {}  # a row that failed before may have been corrected
         with session.locked(self.migration, self._table.name):
             for attempt in range(PATIENCE):
                 try:
@@ -280,13 +282,13 @@ class Reconciler:
     # Rows that fail
 
     def _mark_failing(self, session: Session) -> None:
-        if self.budget.failed:
+        if self._failing_now:
             session.run(
                 f"UPDATE {self.staging.keys} SET _error = e.reason "
                 "FROM unnest(%(keys)s::text[], %(reasons)s::text[]) AS e (key, reason) "
                 "WHERE _source_key = e.key",
-                keys=list(self.budget.failed),
-                reasons=[reason.partition(":")[0] for reason in self.budget.failed.values()],
+                keys=list(self._failing_now),
+                reasons=[reason.partition(":")[0] for reason in self._failing_now.values()],
             )
 
     def _find_failing(self, session: Session, fill: Fill, error: Exception) -> None:
@@ -301,11 +303,12 @@ class Reconciler:
             keys = [
                 row["_source_key"] for row in session.rows(f"SELECT _source_key FROM {self.staging.keys}")
             ]
-        found = self._failing(session, [key for key in keys if key not in self.budget.failed])
+        found = self._failing(session, [key for key in keys if key not in self._failing_now])
         if not found:
             raise error
+        self._failing_now.update(found)
         self.budget.failed.update(found)
-        if len(self.budget.failed) > self.budget.allowed:
+        if self.budget.allowed is not None and len(self.budget.failed) > self.budget.allowed:
             examples = [f"{key}: {why}" for key, why in list(self.budget.failed.items())[:3]]
             raise ErrorBudgetExceeded(
                 self._table.name, len(self.budget.failed), self.budget.allowed, examples

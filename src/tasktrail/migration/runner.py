@@ -180,7 +180,7 @@ class Runner:
             WrongPhase: nothing was copied yet.
         """
         self.journal.require(self.session, "verify", *(MIRRORING - {Phase.SYNCING}))
-        reconcilers = self.workspace.reconcilers(self.session)
+        reconcilers = self.workspace.reconcilers(self.session, error_budget=None)
         sync.apply_changes(self.session, self.workspace, reconcilers)
         stagings = [reconciler.staging for reconciler in reconcilers]
         ways: list[Callable[[Session, Workspace, list[Staging]], Verdict]] = [

@@ -121,18 +121,25 @@ class Session:
             self._unlock(names)
 
     @contextmanager
-    def alone(self, *names: str, doing: str) -> Iterator[None]:
+    def alone(self, *names: str, doing: str, patience: float = 5.0) -> Iterator[None]:
         """Hold an advisory lock that nobody else holds.
 
         Args:
             *names: what is locked.
             doing: what is to be done, for the message.
+            patience: how long to wait for somebody else, in seconds; the server notices a dead process
+                only when it is done with its statement.
 
         Raises:
             MigrationBusy: somebody else has it; the message says which server process.
         """
         key = lock_key(*names)
-        if not self.value("SELECT pg_try_advisory_lock(%(key)s)", key=key):
+        deadline = time.monotonic() + patience
+        while not (is_ours := self.value("SELECT pg_try_advisory_lock(%(key)s)", key=key)):
+            if time.monotonic() >= deadline:
+                break
+            time.sleep(0.1)
+        if not is_ours:
             holder = self.value(
                 "SELECT string_agg(format('pid %%s of %%s, since %%s', a.pid, a.application_name, "
                 "date_trunc('second', a.backend_start)), '; ') "

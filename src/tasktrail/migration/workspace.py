@@ -71,12 +71,12 @@ class Workspace:
         transforms = self.inspect(session).transforms
         return [Staging(transform, number, self.schema) for number, transform in enumerate(transforms)]
 
-    def reconcilers(self, session: Session, error_budget: int = 0) -> list[Reconciler]:
+    def reconcilers(self, session: Session, error_budget: int | None = 0) -> list[Reconciler]:
         """Return what reconciles each table of the plan, in its order.
 
         Args:
             session: for a look at the tables.
-            error_budget: how many rows of a table may make their transform fail.
+            error_budget: how many rows of a table may make their transform fail; None for any number.
         """
         return [
             Reconciler(self.plan.name, staging, Budget(error_budget)) for staging in self.stagings(session)
