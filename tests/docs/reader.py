@@ -19,6 +19,7 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import Engine, create_engine, select, text
 
+from portfolio.cli import app as portfolio
 from tasktrail import Settings, Status, Trail
 from tasktrail.cli.app import app as tasktrail
 from tasktrail.guards import table_of
@@ -29,7 +30,7 @@ from tests.waiting import until
 
 FOLDER: Final = Path(__file__).parent
 
-PROGRAMS: Final = {"tasktrail": tasktrail}
+PROGRAMS: Final = {"tasktrail": tasktrail, "portfolio": portfolio}
 
 
 class Operator(io.StringIO):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
-from typing import Annotated, Literal, TypeAlias
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Annotated, Final, Literal, TypeAlias
 
 import typer
 from rich.console import Console
@@ -40,6 +42,13 @@ app.add_typer(rates, name="rates")
 app.add_typer(etf, name="etf")
 app.add_typer(daily, name="daily")
 app.command()(beat)
+
+OPTIONAL: Final = ("legacy",)
+"""Packages of ours that may be missing; each has a group of commands as ``app`` in its module ``cli``."""
+
+for _name in OPTIONAL:
+    if find_spec(f"portfolio.{_name}") is not None:
+        app.add_typer(import_module(f"portfolio.{_name}.cli").app, name=_name)
 
 Currencies: TypeAlias = Annotated[
     list[str] | None, typer.Option("--currency", "-c", help="A currency; may be repeated.")
