@@ -19,6 +19,7 @@
     │   └── FencedOut                the attempt was superseded; its write is stale
     ├── MigrationError               a step of a migration was refused, or did not come through
     │   ├── MigrationBusy            somebody else is at it
+    │   ├── MigrationPaused          somebody asked for a pause
     │   ├── PlanRefused              the plan does not fit the tables that are there
     │   ├── WrongPhase               the step is out of order
     │   ├── GateClosed               a condition of the step is not met
@@ -181,6 +182,10 @@ class MigrationBusy(MigrationError):
         self.doing = doing
         self.holder = holder
         super().__init__(f"{migration}: cannot {doing} while somebody else does ({holder})")
+
+
+class MigrationPaused(MigrationError):
+    """Somebody asked the copying to pause; go on with `tasktrail migrate resume`."""
 
 
 class PlanRefused(MigrationError):

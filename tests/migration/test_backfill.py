@@ -11,9 +11,15 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from tasktrail.errors import DatabaseUnavailable, ErrorBudgetExceeded, MigrationBusy, WrongPhase
+from tasktrail.errors import (
+    DatabaseUnavailable,
+    ErrorBudgetExceeded,
+    MigrationBusy,
+    MigrationPaused,
+    WrongPhase,
+)
 from tasktrail.migration import account, dry_run
-from tasktrail.migration.backfill import Backfill, Paused, Progress, Throttle
+from tasktrail.migration.backfill import Backfill, Progress, Throttle
 from tasktrail.migration.quarantine import Quarantine
 from tasktrail.migration.session import Session
 from tasktrail.migration.state import Phase
@@ -381,7 +387,7 @@ def test_a_pause_ends_the_copy_after_a_chunk_and_it_goes_on_from_there(
         with syncing.session("operator") as operator:
             syncing.journal.pause(operator, paused=True)
 
-    with pytest.raises(Paused, match="go on with `tasktrail migrate resume`"):
+    with pytest.raises(MigrationPaused, match="go on with `tasktrail migrate resume`"):
         Backfill(syncing, chunk_size=4, report=pause_at_once).run(db)
     assert len(reasons(db)) == 4
     syncing.journal.pause(db, paused=False)

@@ -144,6 +144,19 @@ def test_a_plan_that_is_none_is_one_clear_line(migrate: Run, name: str, reason: 
     assert migrate("plan", "--plan", name).complains(reason)
 
 
+def test_a_table_may_be_copied_before_the_others(migrate: Run) -> None:
+    for step in ("plan", "expand", "sync"):
+        migrate(step)
+    assert "14 pending" in migrate("backfill", "--table", "old_jobs").out
+    assert migrate("status").out.startswith("syncing; go on with `tasktrail migrate backfill`")
+    assert migrate("backfill", "--table", "no_such").complains(
+        "has no table 'no_such'; it has old_orders, old_jobs"
+    )
+    migrate("backfill", "--table", "old_orders")
+
+    assert migrate("status").out.startswith("backfilled; go on with `tasktrail migrate verify`")
+
+
 def test_pause_and_resume(migrate: Run) -> None:
     for step in ("plan", "expand", "sync"):
         migrate(step)

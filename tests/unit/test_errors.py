@@ -29,6 +29,7 @@ from tasktrail.errors import (
     LeaseExpired,
     MigrationBusy,
     MigrationError,
+    MigrationPaused,
     NotDue,
     PlanRefused,
     RetryIn,
@@ -85,6 +86,10 @@ EXAMPLES: list[tuple[TasktrailError, str]] = [
     (
         MigrationBusy("shop", "copy rows", "pid 7 of tasktrail"),
         "shop: cannot copy rows while somebody else does (pid 7 of tasktrail)",
+    ),
+    (
+        MigrationPaused(),
+        "Somebody asked the copying to pause; go on with `tasktrail migrate resume`.",
     ),
     (
         PlanRefused("shop", ["no table a", "no table b"]),

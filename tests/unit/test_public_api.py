@@ -33,6 +33,7 @@ PUBLIC = [
     "LeaseExpired",
     "MigrationBusy",
     "MigrationError",
+    "MigrationPaused",
     "NaturalKey",
     "NotDue",
     "PlanRefused",

@@ -128,6 +128,9 @@ def backfill(
     share: Annotated[
         float, typer.Option(min=0.01, max=1.0, help="Part of the time in which it works.")
     ] = 1.0,
+    table: Annotated[
+        list[str] | None, typer.Option("--table", help="Only this table of the plan; repeatable.")
+    ] = None,
     replication_lag: Annotated[
         float | None, typer.Option(min=0.0, help="Rest while a replica is further behind, in seconds.")
     ] = None,
@@ -147,11 +150,12 @@ def backfill(
                     error_budget=error_budget,
                     throttle=Throttle(share=share, replication_lag=replication_lag),
                     report=report,
+                    only=table or (),
                 )
             )
         found = runner.account()
-    for table in found.tables:
-        typer.echo(found.equation(table))
+    for name in found.tables:
+        typer.echo(found.equation(name))
 
 
 @app.command()

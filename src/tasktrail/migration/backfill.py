@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeAlias
 
-from tasktrail.errors import MigrationError
+from tasktrail.errors import MigrationError, MigrationPaused
 from tasktrail.migration.expressions import literal
 from tasktrail.migration.names import listed, qualified
 from tasktrail.migration.reconcile import Reconciler
@@ -107,10 +107,6 @@ class Throttle:
         return bool(lag > self.replication_lag)
 
 
-class Paused(MigrationError):
-    """Somebody asked the copying to pause; go on with `tasktrail migrate resume`."""
-
-
 class Backfill:
     """Copies all tables of a plan, going on where the last run ended."""
 
@@ -122,6 +118,7 @@ class Backfill:
         error_budget: int = 0,
         throttle: Throttle | None = None,
         report: Report = lambda _: None,
+        only: Collection[str] = (),
     ) -> None:
         """Remember what to copy and how.
 
@@ -131,6 +128,7 @@ class Backfill:
             error_budget: how many rows of a table may make their transform fail; they are quarantined.
             throttle: when to make room for others.
             report: is told after each chunk.
+            only: names of tables; the others are left for later. All, when none is named.
         """
         self._workspace = workspace
         self._journal = workspace.journal
@@ -138,6 +136,7 @@ class Backfill:
         self._error_budget = error_budget
         self._throttle = throttle or Throttle()
         self._report = report
+        self._only = frozenset(workspace.plan.table(name).name for name in only)
         self._tables = workspace.own("tasktrail_migration_tables")
 
     def run(self, session: Session) -> None:
@@ -150,17 +149,21 @@ class Backfill:
             WrongPhase: the legacy tables have no triggers yet, or are not the truth any more.
             MigrationBusy: another backfill runs.
             ErrorBudgetExceeded: too many rows fail; all chunks before that one are kept.
-            Paused: somebody asked for it; all chunks so far are kept.
+            MigrationPaused: somebody asked for it; all chunks so far are kept.
         """
         name = self._workspace.plan.name
         with session.alone(name, "runner", doing="copy rows"):
             self._journal.require(session, "copy rows", *MIRRORING)
-            reconcilers = self._workspace.reconcilers(session, self._error_budget)
+            reconcilers = [
+                reconciler
+                for reconciler in self._workspace.reconcilers(session, self._error_budget)
+                if not self._only or reconciler.staging.transform.table.name in self._only
+            ]
             for reconciler in reconcilers:
                 self._copy(session, reconciler)
             self.catch_up(session, reconcilers)
             state = self._journal.require(session, "copy rows", *MIRRORING)
-            if state.phase is Phase.SYNCING:
+            if state.phase is Phase.SYNCING and self._is_complete(session):
                 with session.transaction():
                     self._journal.move(session, Phase.BACKFILLED, step="copy rows")
 
@@ -171,6 +174,13 @@ class Backfill:
             How many there were.
         """
         return sum(self._take_missed(session, reconciler) for reconciler in reconcilers)
+
+    def _is_complete(self, session: Session) -> bool:
+        unfinished = session.value(
+            f"SELECT count(*) FROM {self._tables} WHERE migration = %(name)s AND finished_at IS NULL",
+            name=self._workspace.plan.name,
+        )
+        return not unfinished
 
     def _copy(self, session: Session, reconciler: Reconciler) -> None:
         table = reconciler.staging.transform.table
@@ -262,7 +272,7 @@ class Backfill:
 
     def _heed_pause(self, session: Session) -> None:
         if self._journal.require(session, "copy rows").is_paused:
-            raise Paused
+            raise MigrationPaused
 
     def _take_missed(self, session: Session, reconciler: Reconciler) -> int:
         """Reconcile rows whose ledger row is missing or out of date, and ledger rows whose row is gone."""

@@ -35,6 +35,10 @@ FOREIGN_KEYS: Final = """
     SELECT conrelid::regclass::text AS holder, conname AS name, pg_get_constraintdef(oid) AS definition
     FROM pg_constraint WHERE contype = 'f' AND confrelid = to_regclass(%(table)s)
 """
+RESTRICTING_KEYS: Final = """
+    SELECT conname AS name, confrelid::regclass::text AS wanted FROM pg_constraint
+    WHERE contype = 'f' AND conrelid = to_regclass(%(table)s) AND confdeltype IN ('a', 'r')
+"""
 VIEWS: Final = """
     SELECT DISTINCT view.oid::regclass::text AS name
     FROM pg_depend JOIN pg_rewrite ON pg_rewrite.oid = objid JOIN pg_class view ON view.oid = ev_class
@@ -231,6 +235,12 @@ def _notes(session: Session, table: TableMigration, source: Mapping[str, Row]) -
         yield f"{table.source}: {kind} {index['name']} ({', '.join(index['columns'])})"
     for dependent in dependents(session, table.source):
         yield f"{table.source}: {dependent} points at it, and is in the way of dropping it"
+    for route in table.routes:
+        for key in session.rows(RESTRICTING_KEYS, table=qualified(route.target)):
+            yield (
+                f"{route.target}: the foreign key {key['name']} lets nobody delete a row of {key['wanted']} "
+                "that a mirrored row names, old writers included"
+            )
     estimate = session.value(
         "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass(%(table)s)",
         table=qualified(table.source),

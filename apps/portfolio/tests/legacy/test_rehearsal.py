@@ -10,8 +10,14 @@ import pytest
 from sqlalchemy import Engine
 
 from portfolio.legacy.generate import generate
+from portfolio.legacy.migrate import (
+    migrate_daily_updates,
+    migrate_etf_updates,
+    migrate_exchange_rate_tasks,
+)
 from portfolio.legacy.plan import PLAN
 from portfolio.legacy.simulate import Simulation
+from portfolio.main import Application
 from portfolio.models import TRACKING_SCHEMA
 from tasktrail.engines import Engines
 from tasktrail.migration import account, dry_run, sync
@@ -101,3 +107,20 @@ def test_old_workers_notice_nothing_and_every_row_is_accounted_for_at_every_mome
     assert unbalanced == []
     assert [verdict.differences for verdict in verdicts] == [[], [], []]
     assert [verdict.pending for verdict in verdicts] == [0, 0, 0]
+
+
+def test_each_table_can_be_migrated_by_a_function_of_its_own_and_all_of_them_are_a_whole_copy(
+    workspace: Workspace, session: Session, application: Application
+) -> None:
+    names = ("task_status", "etf_updates", "daily_update_tracking")
+    steps = (migrate_exchange_rate_tasks, migrate_etf_updates, migrate_daily_updates)
+    for number, step in enumerate(steps):
+        found = step(application.trail)
+        pending = [name for name in names if found.total("pending", table=name)]
+
+        assert pending == list(names[number + 1 :])
+        assert found.is_balanced
+    runner = Runner(workspace, session)
+
+    assert [verdict.differing for verdict in runner.verify()] == [0, 0, 0]
+    assert migrate_daily_updates(application.trail) == runner.account()
