@@ -32,7 +32,7 @@ from tasktrail import (
 )
 from tasktrail.celery.task import TrackedTask
 from tasktrail.embedded import EmbeddedStack
-from tasktrail.schema import v1, v2
+from tasktrail.schema import v1, v2, v3
 from tasktrail.settings import sqlalchemy_url
 
 SCHEMA = "tracking"
@@ -140,4 +140,5 @@ def _create_tables(engine: Engine) -> None:
         operations = Operations(MigrationContext.configure(db))
         v1.upgrade(operations, schema=SCHEMA)
         v2.upgrade(operations, schema=SCHEMA)
+        v3.upgrade(operations, schema=SCHEMA)
         Base.metadata.create_all(db)

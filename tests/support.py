@@ -19,7 +19,7 @@ from tasktrail import (
     Progress,
     TrackingOptions,
 )
-from tasktrail.schema import v1, v2
+from tasktrail.schema import v1, v2, v3
 
 SCHEMA = "tracking"
 
@@ -101,4 +101,5 @@ def create_tables(engine: Engine) -> None:
         operations = Operations(MigrationContext.configure(db))
         v1.upgrade(operations, schema=SCHEMA)
         v2.upgrade(operations, schema=SCHEMA)
+        v3.upgrade(operations, schema=SCHEMA)
         Base.metadata.create_all(db)

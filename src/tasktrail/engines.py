@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import psycopg
 from sqlalchemy import URL, Connection, Engine, create_engine, event
@@ -137,6 +137,25 @@ class Engines:
             yield self._held("sender", Sender, "durable")
         except CONNECTION_ERRORS as error:
             raise self._unavailable(error) from error
+
+    def dedicated(self, application_name: str) -> psycopg.Connection[Any]:
+        """Open a connection of the driver's own for one owner, outside the pools; each statement commits.
+
+        Args:
+            application_name: shown in ``pg_stat_activity``.
+
+        Returns:
+            The connection, which the caller closes.
+
+        Raises:
+            DatabaseUnavailable: the server cannot be reached.
+        """
+        named = self._url.translate_connect_args(username="user", database="dbname")
+        asked = {name: ",".join(_many(value)) for name, value in self._url.query.items()}
+        arguments: dict[str, Any] = {**named, **asked, **self._arguments("transactions")}
+        arguments["application_name"] = application_name
+        with self.errors():
+            return psycopg.connect(**arguments, autocommit=True, prepare_threshold=None)
 
     @contextmanager
     def errors(self) -> Iterator[None]:

@@ -17,6 +17,13 @@
     │   ├── WrongState               the row is in a state that forbids the operation
     │   ├── NotDue                   the row waits for its due time
     │   └── FencedOut                the attempt was superseded; its write is stale
+    ├── MigrationError               a step of a migration was refused, or did not come through
+    │   ├── MigrationBusy            somebody else is at it
+    │   ├── MigrationPaused          somebody asked for a pause
+    │   ├── PlanRefused              the plan does not fit the tables that are there
+    │   ├── WrongPhase               the step is out of order
+    │   ├── GateClosed               a condition of the step is not met
+    │   └── ErrorBudgetExceeded      more rows failed than may fail
     ├── AttemptLost                  an attempt ended without a word from its body
     │   ├── WorkerLost               its process died
     │   ├── LeaseExpired             its machine is silent
@@ -163,6 +170,71 @@ class FencedOut(TrackingError):
         )
 
 
+class MigrationError(TasktrailError):
+    """A step of the migration did not come through."""
+
+
+class MigrationBusy(MigrationError):
+    """Somebody else is at it."""
+
+    def __init__(self, migration: str, doing: str, holder: str) -> None:
+        self.migration = migration
+        self.doing = doing
+        self.holder = holder
+        super().__init__(f"{migration}: cannot {doing} while somebody else does ({holder})")
+
+
+class MigrationPaused(MigrationError):
+    """Somebody asked the copying to pause; go on with `tasktrail migrate resume`."""
+
+
+class PlanRefused(MigrationError):
+    """The plan does not fit the tables that are there."""
+
+    def __init__(self, migration: str, problems: Iterable[str]) -> None:
+        self.migration = migration
+        self.problems = tuple(problems)
+        super().__init__(f"the plan {migration} does not fit this database: {'; '.join(self.problems)}")
+
+
+class WrongPhase(MigrationError):
+    """The step is out of order."""
+
+    def __init__(self, migration: str, step: str, phase: str, next_command: str) -> None:
+        self.migration = migration
+        self.step = step
+        self.phase = phase
+        self.next_command = next_command
+        super().__init__(
+            f"{migration}: cannot {step} now, the migration is {phase}; go on with `{next_command}`"
+        )
+
+
+class GateClosed(MigrationError):
+    """A condition of the step is not met."""
+
+    def __init__(self, migration: str, step: str, reasons: Iterable[str]) -> None:
+        self.migration = migration
+        self.step = step
+        self.reasons = tuple(reasons)
+        super().__init__(f"{migration}: the gate to {step} is closed: {'; '.join(self.reasons)}")
+
+
+class ErrorBudgetExceeded(MigrationError):
+    """More rows failed than may fail."""
+
+    def __init__(self, table: str, failed: int, budget: int, examples: Iterable[str]) -> None:
+        self.table = table
+        self.failed = failed
+        self.budget = budget
+        self.examples = tuple(examples)
+        super().__init__(
+            f"{table}: {failed} rows made their transform fail, {budget} may; e.g. "
+            f"{'; '.join(self.examples)}. "
+            "Change the rule, or raise --error-budget to have them quarantined"
+        )
+
+
 class AttemptLost(TasktrailError):
     """The attempt ended without a word from its body."""
 
@@ -182,9 +254,9 @@ class TimeLimit(AttemptLost):
 class WaitFor(TasktrailError):
     """The job waits for other rows.
 
-    Raised by a body, it ends the attempt without counting it, commits what the body wrote in its session, and
-    runs the row again when its prerequisites are met. The worker is free meanwhile. Naming no row is refused:
-    the body would run again at once, for ever.
+    Raised by a body, it ends the attempt without counting it, commits what the body wrote in its session,
+    and runs the row again when its prerequisites are met. The worker is free meanwhile. Naming no row is
+    refused: the body would run again at once, for ever.
     """
 
     def __init__(

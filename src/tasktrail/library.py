@@ -7,7 +7,9 @@ from functools import cache
 from typing import Final
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -24,8 +26,21 @@ from sqlalchemy import (
 VERSION_TABLE: Final = "tasktrail_version"
 PREREQUISITE_TABLE: Final = "tasktrail_prerequisites"
 COUNTER_TABLE: Final = "tasktrail_counters"
+MIGRATION_TABLE: Final = "tasktrail_migrations"
+MIGRATION_PARTS: Final = frozenset(
+    {
+        "tasktrail_migration_tables",
+        "tasktrail_migration_events",
+        "tasktrail_ledger",
+        "tasktrail_raw",
+        "tasktrail_changes",
+    }
+)
+"""The tables that only a migration works with; it does so in SQL of its own."""
 
-LIBRARY_TABLES: Final = frozenset({VERSION_TABLE, PREREQUISITE_TABLE, COUNTER_TABLE})
+LIBRARY_TABLES: Final = (
+    frozenset({VERSION_TABLE, PREREQUISITE_TABLE, COUNTER_TABLE, MIGRATION_TABLE}) | MIGRATION_PARTS
+)
 """Names of the library's own tables, for an application's ``include_object`` in Alembic."""
 
 
@@ -37,11 +52,13 @@ class Library:
         version: which versions of the library's schema were applied.
         prerequisites: which row waits for which.
         counters: what happened how often, per domain; for events too rare to be worth a row each.
+        migrations: how far the migration of a system's own tables has come; as much of it as others read.
     """
 
     version: Table
     prerequisites: Table
     counters: Table
+    migrations: Table
 
 
 @cache
@@ -90,5 +107,12 @@ def library(schema: str | None) -> Library:
             Column("name", String(63), primary_key=True),
             Column("value", BigInteger, nullable=False),
             Column("updated_at", moment, server_default=func.now(), nullable=False),
+        ),
+        migrations=Table(
+            MIGRATION_TABLE,
+            metadata,
+            Column("name", String(40), primary_key=True),
+            Column("is_holding", Boolean, server_default=text("false"), nullable=False),
+            Column("domains", ARRAY(String(63)), nullable=False),
         ),
     )

@@ -41,7 +41,8 @@ class AttemptEntry(TypedDict):
         number: which attempt it was, from 1.
         start: when it was claimed, ISO 8601 with offset; ``None`` where that is unknown.
         end: when it ended, ISO 8601 with offset.
-        outcome: ``error``, ``lost``, ``timeout`` or ``cancelled``.
+        outcome: ``error``, ``lost``, ``timeout`` or ``cancelled``; ``superseded`` for a migrated row that a
+            later one of the same unit of work took the place of.
         error: "Class: message" or a reason.
         worker: who ran it.
     """

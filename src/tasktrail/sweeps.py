@@ -187,21 +187,27 @@ def rescue_if_lease_expired(model: Model) -> Write:
 
 @built_once
 def prune_if_ended(model: Model, schema: str | None) -> ReturningDelete[Any]:
-    """Delete a batch of rows that ended before the retention, unless another row still waits for them."""
+    """Delete a batch of rows that ended before the retention, unless another row still waits for them.
+
+    Nor while a migration holds the domain: its rows are a mirror of the legacy ones, and gone when those go.
+    """
     table = table_of(model)
-    needs = library(schema).prerequisites
+    needs, migrations = library(schema).prerequisites, library(schema).migrations
     old = func.now() - _seconds("retention")
     awaited = exists().where(
         needs.c.needs_domain == model.__tracking__.domain,
         needs.c.needs_id == table.c.id,
         needs.c.met_at.is_(None),
     )
+    domain = literal(model.__tracking__.domain, String())
+    held = exists().where(migrations.c.is_holding, domain == func.any(migrations.c.domains))
     batch = _batch(
         table,
         in_state(table, *ENDED),
         table.c.created_at < old,
         table.c.completed_at < old,
         ~awaited,
+        ~held,
         oldest_first=table.c.created_at,
     )
     return delete(table).where(table.c.id.in_(batch)).returning(table.c.id)

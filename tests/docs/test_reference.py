@@ -22,7 +22,7 @@ ERRORS = {
     for name, error in inspect.getmembers(errors, inspect.isclass)
     if issubclass(error, errors.TasktrailError)
 }
-ELSEWHERE = {"TASKTRAIL_APP"}
+ELSEWHERE = {"TASKTRAIL_APP", "TASKTRAIL_PLAN"}
 """Variables that are read by something else than the settings."""
 
 

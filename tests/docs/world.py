@@ -52,6 +52,14 @@ COUNTERS = """
 INSERT INTO tasktrail_counters (domain, name, value)
 VALUES ('report', 'stale_writes', 2), ('report', 'lease_expiries', 1)
 """
+LEGACY = """
+CREATE TABLE old_reports (id serial PRIMARY KEY, customer int, state text, written_at timestamp NOT NULL)
+"""
+OLD_ROWS = """
+INSERT INTO old_reports (customer, state, written_at)
+VALUES (901, 'done', '2024-01-01 10:00'), (901, 'failed', '2024-01-01 09:00'), (902, 'Open', '2024-01-02'),
+    (903, 'lost?', '2024-01-03')
+"""
 NUMBERS = "SELECT setval(pg_get_serial_sequence('report_tracking', 'id'), 100)"
 
 
@@ -67,5 +75,5 @@ def create_tables(engine: Engine, tables: MetaData) -> None:
 def add_rows(engine: Engine) -> None:
     """Add the rows that the pages speak of, as old as they say from now on."""
     with engine.begin() as db:
-        for statement in (ROWS, LOGS, EDGE, COUNTERS, NUMBERS):
+        for statement in (ROWS, LOGS, EDGE, COUNTERS, LEGACY, OLD_ROWS, NUMBERS):
             db.exec_driver_sql(statement)

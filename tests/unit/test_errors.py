@@ -21,11 +21,17 @@ from tasktrail.errors import (
     DatabaseUnavailable,
     DuplicateTracking,
     EmbeddedError,
+    ErrorBudgetExceeded,
     FencedOut,
+    GateClosed,
     GiveUp,
     InvalidField,
     LeaseExpired,
+    MigrationBusy,
+    MigrationError,
+    MigrationPaused,
     NotDue,
+    PlanRefused,
     RetryIn,
     SchemaOutdated,
     TasktrailError,
@@ -36,6 +42,7 @@ from tasktrail.errors import (
     UnknownDomain,
     WaitFor,
     WorkerLost,
+    WrongPhase,
     WrongState,
     clean_text,
     describe,
@@ -74,6 +81,34 @@ EXAMPLES: list[tuple[TasktrailError, str]] = [
     (
         WrongState("order", 7, "cancel", "FAILED", ["PENDING", "PROCESSING"]),
         "order 7: cannot cancel: the row is FAILED, it would have to be PENDING or PROCESSING",
+    ),
+    (MigrationError(), "A step of the migration did not come through."),
+    (
+        MigrationBusy("shop", "copy rows", "pid 7 of tasktrail"),
+        "shop: cannot copy rows while somebody else does (pid 7 of tasktrail)",
+    ),
+    (
+        MigrationPaused(),
+        "Somebody asked the copying to pause; go on with `tasktrail migrate resume`.",
+    ),
+    (
+        PlanRefused("shop", ["no table a", "no table b"]),
+        "the plan shop does not fit this database: no table a; no table b",
+    ),
+    (
+        WrongPhase("shop", "copy rows", "planned", "tasktrail migrate expand"),
+        "shop: cannot copy rows now, the migration is planned; go on with `tasktrail migrate expand`",
+    ),
+    (
+        GateClosed("shop", "cut over", ["3 rows are quarantined"]),
+        "shop: the gate to cut over is closed: 3 rows are quarantined",
+    ),
+    (
+        ErrorBudgetExceeded("orders", 3, 2, ["7: value too long"]),
+        (
+            "orders: 3 rows made their transform fail, 2 may; e.g. 7: value too long. "
+            "Change the rule, or raise --error-budget to have them quarantined"
+        ),
     ),
     (NotDue("order", 7, DUE, 1.26), "order 7: is due at 2024-03-01T12:00:00+00:00, in 1.3 s"),
     (NotDue("order", 7, None, None), "order 7: the row waits and has no due time yet"),

@@ -16,9 +16,8 @@ def same(row: Any) -> Mapped:
     return Mapped({"id": row["id"], "status": row["status"]})
 
 
-ROUTE = Route(
-    name="jobs", target="jobs", domain="job", key=("id",), columns={"id": "s.id", "status": "s.s"}, twin=same
-)
+COLUMNS = {"id": "s.id", "status": "s.s", "created_at": "now()", "updated_at": "now()"}
+ROUTE = Route(name="jobs", target="jobs", domain="job", key=("id",), columns=COLUMNS, twin=same)
 TABLE = TableMigration(
     name="old_jobs",
     source="public.old_jobs",
@@ -48,7 +47,7 @@ def with_route(**changes: Any) -> TableMigration:
         (lambda: plan_of(with_route(columns={"id": "s.id"})), "columns lacks status"),
         (lambda: plan_of(with_route(key=("day",))), "columns lacks the key day"),
         (lambda: plan_of(with_route(inferred={"day": "TRUE"})), "inferred names day"),
-        (lambda: plan_of(with_route(columns={**ROUTE.columns, "worker": "'w'"})), "worker cannot be mapped"),
+        (lambda: plan_of(with_route(columns={**COLUMNS, "worker": "'w'"})), "worker cannot be mapped"),
         (lambda: plan_of(with_route(name="a" * 21)), "is no name for a route"),
         (
             lambda: plan_of(replace(TABLE, routes=(ROUTE, replace(ROUTE, name="more")))),
@@ -70,7 +69,7 @@ def test_a_plan_that_contradicts_itself_is_refused(make: Callable[[], MigrationP
 @pytest.mark.parametrize(
     "other",
     [
-        with_route(columns={"id": "s.id", "status": "upper(s.s)"}),
+        with_route(columns={**COLUMNS, "status": "upper(s.s)"}),
         with_route(refusals=(Refusal("no_status", "s.s IS NULL"),)),
         with_route(steps=({"word": "s.s"},)),
         replace(TABLE, rule_version=2),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tasktrail.cli import dev, errors
+from tasktrail.cli import dev, errors, migrate, migrate_quarantine
 from tasktrail.cli.application import VARIABLE, load_trail
 from tasktrail.cli.doctor import doctor
 from tasktrail.cli.maintain import maintain
@@ -22,6 +22,8 @@ app = typer.Typer(
     epilog="Add --traceback to any command to see the whole traceback of an error.",
 )
 app.add_typer(dev.app, name="dev")
+migrate.app.add_typer(migrate_quarantine.app, name="quarantine")
+app.add_typer(migrate.app, name="migrate")
 app.command()(maintain)
 app.command()(doctor)
 app.command()(retry)

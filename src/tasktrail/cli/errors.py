@@ -11,15 +11,18 @@ from rich.text import Text
 from sqlalchemy.exc import DBAPIError
 
 from tasktrail.engines import is_connection_error
-from tasktrail.errors import TasktrailError
+from tasktrail.errors import GateClosed, TasktrailError
 
 TRACEBACK_FLAG = "--traceback"
+GATE_CLOSED = 2
+"""Exit code when a condition is not met, as for a difference that was found."""
 
 
 def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
     """Run a Typer application as the program; never returns.
 
-    Exit codes: 0 for success, 1 for an error, 2 for a command line that cannot be understood.
+    Exit codes: 0 for success, 1 for an error, 2 for a closed gate or for a command
+    line that cannot be understood.
     ``--traceback`` may stand anywhere on the command line.
 
     Args:
@@ -37,7 +40,7 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
     except TasktrailError as error:
         if wants_traceback:
             raise
-        _complain(str(error))
+        _complain(str(error), GATE_CLOSED if isinstance(error, GateClosed) else 1)
     except DBAPIError as error:
         if wants_traceback:
             raise
@@ -50,7 +53,7 @@ def run(app: typer.Typer, arguments: Sequence[str] | None = None) -> None:
         _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
 
 
-def _complain(message: str) -> None:
+def _complain(message: str, code: int = 1) -> None:
     line = " ".join(message.split())
     Console(stderr=True, soft_wrap=True).print(Text.assemble(("error:", "bold red"), " ", line))
-    raise SystemExit(1)
+    raise SystemExit(code)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
-from datetime import timedelta
 from typing import Final, Literal, TypeAlias
 
 from tasktrail.errors import ConfigurationError
@@ -77,20 +76,6 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reverse:
-    """How a row of the target is written back to the legacy table, once the new side is the truth.
-
-    Attributes:
-        columns: legacy column -> SQL over ``t``, the row of the target, and ``s``, the legacy row that it
-            goes back to, all NULL when there is none yet.
-        refusals: rows that the old shape cannot hold; SQL over ``t``.
-    """
-
-    columns: Mapping[str, str]
-    refusals: tuple[Refusal, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """How the rows of a legacy table that meet a condition become rows of one tracking table.
 
@@ -111,12 +96,11 @@ class Route:
             before.
         refusals: what is not migrated, in the order in which reasons are looked for.
         columns: target column -> SQL.
-        inferred: target column -> SQL that is true when a fallback gave its value.
-        newest: SQL for the time by which the newest of several rows is found; the legacy key breaks ties.
+        inferred: target column -> SQL that is true when a fallback gave its value; ``TRUE`` for a column
+            that the legacy table has nothing for.
         statuses: the total status map, from the trimmed and case-folded legacy word to the new state; for
             the record of the plan, and for its validation.
         twin: what ``columns``, ``refusals`` and ``inferred`` say, in plain Python.
-        reverse: the way back; None when a cutover of this route cannot be rolled back.
     """
 
     name: str
@@ -130,9 +114,7 @@ class Route:
     steps: tuple[Mapping[str, str], ...] = ()
     refusals: tuple[Refusal, ...] = ()
     inferred: Mapping[str, str] = field(default_factory=dict)
-    newest: str = "NULL::timestamptz"
     statuses: Mapping[str, str] = field(default_factory=dict)
-    reverse: Reverse | None = None
 
     @property
     def keeps_ids(self) -> bool:
@@ -190,18 +172,15 @@ class TableMigration:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MigrationPlan:
-    """Everything that is migrated together: one phase, one cutover.
+    """Everything that is migrated together, from phase to phase.
 
     Attributes:
         name: of the migration, e.g. ``portfolio``; at most 40 characters.
         tables: the legacy tables.
-        abandoned_after: unfinished rows that nobody touched for so long before the cutover are FAILED
-            then; younger ones are requeued.
     """
 
     name: str
     tables: tuple[TableMigration, ...]
-    abandoned_after: timedelta = timedelta(hours=24)
 
     def __post_init__(self) -> None:
         _check(self)
@@ -280,8 +259,9 @@ def _check_route(where: str, table: TableMigration, route: Route) -> None:
     taken = sorted(KEPT_BY_THE_ENGINE & route.columns.keys())
     if taken:
         raise ConfigurationError(f"{where}: {', '.join(taken)} cannot be mapped, the migration keeps it")
-    if "status" not in route.columns:
-        raise ConfigurationError(f"{where}: columns lacks status")
+    for column in ("status", "created_at", "updated_at"):
+        if column not in route.columns:
+            raise ConfigurationError(f"{where}: columns lacks {column}")
     absent = [column for column in route.key if column not in route.columns]
     if absent:
         raise ConfigurationError(f"{where}: columns lacks the key {', '.join(absent)}")

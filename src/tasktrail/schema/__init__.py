@@ -13,11 +13,11 @@ from sqlalchemy.exc import NoSuchTableError
 from tasktrail.errors import SchemaOutdated
 from tasktrail.library import LIBRARY_TABLES, VERSION_TABLE
 from tasktrail.registry import Domain
-from tasktrail.schema import v1, v2
+from tasktrail.schema import v1, v2, v3
 
-__all__ = ["HEAD", "LIBRARY_TABLES", "problems", "require", "v1", "v2"]
+__all__ = ["HEAD", "LIBRARY_TABLES", "problems", "require", "v1", "v2", "v3"]
 
-HEAD = v2.VERSION
+HEAD = v3.VERSION
 """Version of the library's schema that this release works with."""
 
 

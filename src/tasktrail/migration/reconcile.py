@@ -1,0 +1,329 @@
+"""The one way in which legacy rows reach the new tables: reconciling those of some keys.
+
+Backfill, live sync, the anti-join for rows that were missed, and redrive differ only in the keys they
+name. All statements of a reconciliation see one snapshot, under a lock on the legacty table's migration,
+and commit together with the cursor or the queue entries that gave the keys. So it can be repeated,
+interrupted and cut into pieces of any size, and ends in the same tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from psycopg import errors
+
+from tasktrail.errors import ErrorBudgetExceeded
+from tasktrail.migration.expressions import literal
+from tasktrail.migration.groups import logged, ranked
+from tasktrail.migration.names import in_schema, listed, matching, qualified, quoted
+from tasktrail.migration.plan import Route
+from tasktrail.migration.session import CONFLICTS, PATIENCE, Session, pause_before_retry
+from tasktrail.migration.staging import Staging
+
+Fill: TypeAlias = Callable[[Session], int]
+"""Puts keys into the working table, within the transaction; returns how many."""
+
+DATA_ERRORS: Final = (errors.DataError, errors.IntegrityError, errors.ProgramLimitExceeded)
+"""What a row raises that its transform did not expect."""
+
+HELD: Final = "NULL, NULL, NULL, NULL, NULL"
+"""No due time, heartbeat, worker, dispatch or Celery id: nothing dispatches or rescues such a row (ADR 9)."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """How many rows may make their transform fail before a run is given up.
+
+    Attributes:
+        allowed: so many; None for any number.
+        failed: keys and what went wrong.
+    """
+
+    allowed: int | None = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+class Reconciler:
+    """Reconciles the rows of one legacy table."""
+
+    def __init__(self, migration: str, staging: Staging, budget: Budget | None = None) -> None:
+        """Remember what to work with.
+
+        Args:
+            migration: name of the plan.
+            staging: the working tables.
+            budget: rows that may fail; by default none.
+        """
+        self.migration = migration
+        self.staging = staging
+        self.budget = budget or Budget()
+        self._failing_now: dict[str, str] = {}
+        self._transform = staging.transform
+        self._table = staging.transform.table
+        self._ledger = staging.ledger
+        self._raw = in_schema(staging.schema, "tasktrail_raw")
+
+    def run(
+        self,
+        session: Session,
+        fill: Fill,
+        *,
+        chunk: int = 0,
+        finish: Callable[[Session, int], None] | None = None,
+    ) -> int:
+        """Reconcile a set of keys in one transaction.
+
+        Args:
+            session: outside any transaction.
+            fill: names the keys; called again when the transaction is repeated.
+            chunk: the number noted in the ledger.
+            finish: what is to commit together with it; it is given the number of keys.
+
+        Returns:
+            How many keys ``fill`` named.
+
+        Raises:
+            ErrorBudgetExceeded: more rows failed than may; nothing of this transaction is kept.
+        """
+        self.staging.create(session)
+        self._failing_now = {}  # a row that failed before may have been corrected
+        with session.locked(self.migration, self._table.name):
+            for attempt in range(PATIENCE):
+                try:
+                    return self._once(session, fill, chunk, finish)
+                except CONFLICTS:
+                    if attempt == PATIENCE - 1:
+                        raise
+                    pause_before_retry(attempt)
+                except DATA_ERRORS as error:
+                    self._find_failing(session, fill, error)
+        raise AssertionError("the loop above returns or raises")
+
+    def _once(
+        self, session: Session, fill: Fill, chunk: int, finish: Callable[[Session, int], None] | None
+    ) -> int:
+        with session.snapshot():
+            count = fill(session)
+            if count:
+                self._mark_failing(session)
+                self._apply(session, chunk)
+            if finish is not None:
+                finish(session, count)
+        return count
+
+    def _apply(self, session: Session, chunk: int) -> None:
+        number = 0
+        self.staging.transform_round(session, number)
+        while self.staging.add_groups(session, number + 1):
+            number += 1
+            self.staging.transform_round(session, number)
+        for route in self._table.routes:
+            self.staging.mark_taken(session, route)
+            session.run(self._delete_abandoned(route))
+        for route in self._table.routes:
+            session.run(self._upsert(route))
+            session.run(self._note(route, chunk))
+        session.run(self._note_others(chunk))
+        self._note_gone(session, chunk)
+        self._keep_raw(session)
+
+    # The target
+
+    def _ranked(self, route: Route) -> str:
+        return ranked(self._table, route, f"{self.staging.stage(route)} st", "_is_fine")
+
+    def _upsert(self, route: Route) -> str:
+        names = list(route.columns)
+        changed = [name for name in names if name not in route.key] + ["attempt_log"]
+        assignments = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in changed)
+        return f"""
+            WITH ranked AS ({self._ranked(route)}), logged AS ({logged(route, "ranked r")})
+            INSERT INTO {qualified(route.target)} AS t
+                ({listed(names)}, next_attempt_at, heartbeat_at, worker, dispatched_at, celery_task_id,
+                attempt_log)
+            SELECT {listed(names)}, {HELD}, coalesce(_log, '[]'::jsonb)
+            FROM logged WHERE _place = 1 AND _taken IS NULL
+            ON CONFLICT ({listed(route.key)}) DO UPDATE SET {assignments}
+            WHERE ({listed(changed, "t")}) IS DISTINCT FROM ({listed(changed, "excluded")})
+        """
+
+    def _delete_abandoned(self, route: Route) -> str:
+        """Delete rows of the target that we wrote and that no legacy row stands for any more."""
+        return f"""
+            DELETE FROM {qualified(route.target)} t
+            USING {self.staging.keys} k JOIN {self._ledger} l
+                ON l.source_key = k._source_key AND {self.staging.is_known}
+            WHERE l.route = {literal(route.name)} AND l.disposition = 'migrated' AND t.id = l.target_id
+                AND t.celery_task_id IS NULL AND t.worker IS NULL
+                AND NOT EXISTS (
+                    SELECT FROM {self.staging.stage(route)} st WHERE st._target_key = l.target_key
+                )
+        """
+
+    # The ledger
+
+    def _note(self, route: Route, chunk: int) -> str:
+        rule, name = self._table.rule_version, literal(self._table.name)
+        taken = ("quarantined", "id_taken") if route.keeps_ids else ("consolidated", "paired")
+        target_id = (
+            "r.id"
+            if route.keeps_ids
+            else f"(SELECT t.id FROM {qualified(route.target)} t WHERE {matching('t', 'r', route.key)})"
+        )
+        return f"""
+            WITH ranked AS ({self._ranked(route)})
+            INSERT INTO {self._ledger} AS l (table_name, source_key, source_hash, disposition, route,
+            target_key,
+                target_id, reason, inferred, rule_version, chunk)
+            SELECT {name}, _source_key, _hash,
+                CASE WHEN _taken IS NOT NULL THEN '{taken[0]}' WHEN _place = 1 THEN 'migrated' ELSE
+                'consolidated' END, {literal(route.name)}, _target_key, {target_id},
+                CASE WHEN _taken IS NOT NULL THEN '{taken[1]}' WHEN _place > 1 THEN 'newer_row' END,
+                _inferred, {rule}, {chunk}
+            FROM ranked r
+            UNION ALL
+            SELECT {name}, _source_key, _hash, _disposition, {literal(route.name)}, NULL, NULL, _reason,
+            NULL,
+                {rule}, {chunk}
+            FROM {self.staging.stage(route)} WHERE NOT _is_fine
+            {self._on_conflict}
+        """
+
+    def _note_others(self, chunk: int) -> str:
+        """Note the rows that take no route, and those whose transform fails."""
+        rows = self._transform.others(self.staging.joined, "NOT k._has_failed")
+        return f"""
+            INSERT INTO {self._ledger} AS l (table_name, source_key, source_hash, disposition, route,
+            target_key,
+                target_id, reason, inferred, rule_version, chunk)
+            SELECT {literal(self._table.name)}, _source_key, _hash, _disposition, NULL, NULL, NULL, _reason,
+                NULL::text[], {self._table.rule_version}, {chunk}
+            FROM (
+                {rows}
+                UNION ALL
+                SELECT k._source_key, md5((s.*)::text)::uuid, k._error, 'quarantined' FROM
+                {self.staging.joined} WHERE k._has_failed
+            ) others
+            {self._on_conflict}
+        """
+
+    @property
+    def _on_conflict(self) -> str:
+        said = ("source_hash", "disposition", "route", "target_key", "target_id", "reason", "inferred",
+                "rule_version", "deleted_at")  # fmt: skip
+        assignments = ", ".join(f"{name} = excluded.{name}" for name in (*said, "chunk"))
+        return (
+            f"ON CONFLICT (table_name, source_key) DO UPDATE SET {assignments} "
+            f"WHERE ({listed(said, 'l')}) IS DISTINCT FROM ({listed(said, 'excluded')})"
+        )
+
+    def _note_gone(self, session: Session, chunk: int) -> None:
+        """Leave tombstones of rows that were deleted, also of those that came and went unseen."""
+        name = literal(self._table.name)
+        session.run(f"""
+            UPDATE {self._ledger} l SET deleted_at = now(), chunk = {chunk} FROM {self.staging.keys} k
+            WHERE {self.staging.is_known} AND l.source_key = k._source_key AND {self.staging.is_gone}
+        """)
+        session.run(f"""
+            INSERT INTO {self._ledger} (table_name, source_key, source_hash, disposition, reason,
+            rule_version, chunk,
+                deleted_at)
+            SELECT {name}, k._source_key, md5(k._old_row)::uuid, 'archived', 'deleted_before_copy',
+                {self._table.rule_version}, {chunk}, now()
+            FROM {self.staging.keys} k WHERE k._old_row IS NOT NULL AND {self.staging.is_gone}
+            ON CONFLICT (table_name, source_key) DO NOTHING
+        """)
+
+    @property
+    def _as_it_was(self) -> str:
+        """SQL that is true for ledger rows ``l`` whose legacy row arrived whole.
+
+        What the legacy table has no column for is inferred for every row, and nothing is lost by it.
+        """
+        cases = " ".join(
+            f"WHEN {literal(route.name)} THEN ARRAY[{', '.join(map(literal, always))}]::text[]"
+            for route in self._table.routes
+            if (always := [name for name, condition in route.inferred.items() if condition == "TRUE"])
+        )
+        harmless = f"coalesce(CASE l.route {cases} END, '{{}}')" if cases else "'{}'"
+        return f"l.disposition = 'migrated' AND (l.inferred IS NULL OR l.inferred <@ {harmless}::text[])"
+
+    def _keep_raw(self, session: Session) -> None:
+        """Keep the row as it is, where it was not migrated as it was, and the last one of a deleted row."""
+        name, keys = literal(self._table.name), self.staging.keys
+        as_it_was = self._as_it_was
+        renewed = "ON CONFLICT (table_name, source_key) DO UPDATE SET source_hash = excluded.source_hash, "
+        renewed += (
+            "raw = excluded.raw, noted_at = now(), accepted_at = NULL, accepted_by = NULL, "
+            "accepted_note = NULL "
+        )
+        session.run(f"""
+            INSERT INTO {self._raw} AS w (table_name, source_key, source_hash, raw)
+            SELECT {name}, k._source_key, l.source_hash, row_to_json(s)::text FROM {self.staging.joined}
+            JOIN {self._ledger} l ON l.source_key = k._source_key AND {self.staging.is_known}
+            WHERE NOT ({as_it_was})
+            {renewed} WHERE w.source_hash IS DISTINCT FROM excluded.source_hash
+        """)
+        session.run(f"""
+            DELETE FROM {self._raw} w USING {keys} k, {self._ledger} l
+            WHERE w.table_name = {name} AND w.source_key = k._source_key AND l.source_key = k._source_key
+                AND {self.staging.is_known} AND {as_it_was}
+        """)
+        session.run(f"""
+            INSERT INTO {self._raw} (table_name, source_key, source_hash, raw)
+            SELECT {name}, k._source_key, l.source_hash, k._old_row FROM {keys} k
+            JOIN {self._ledger} l ON l.table_name = {name} AND l.source_key = k._source_key
+            WHERE k._old_row IS NOT NULL AND l.deleted_at IS NOT NULL
+            {renewed}
+        """)
+
+    # Rows that fail
+
+    def _mark_failing(self, session: Session) -> None:
+        if self._failing_now:
+            session.run(
+                f"UPDATE {self.staging.keys} SET _error = e.reason "
+                "FROM unnest(%(keys)s::text[], %(reasons)s::text[]) AS e (key, reason) "
+                "WHERE _source_key = e.key",
+                keys=list(self._failing_now),
+                reasons=[reason.partition(":")[0] for reason in self._failing_now.values()],
+            )
+
+    def _find_failing(self, session: Session, fill: Fill, error: Exception) -> None:
+        """Find the rows that make the statements fail, by halves, without keeping anything.
+
+        Raises:
+            ErrorBudgetExceeded: there are more than may be.
+            Exception: the one given, when no row fails by itself.
+        """
+        with session.snapshot(keep=False):
+            fill(session)
+            keys = [
+                row["_source_key"] for row in session.rows(f"SELECT _source_key FROM {self.staging.keys}")
+            ]
+        found = self._failing(session, [key for key in keys if key not in self._failing_now])
+        if not found:
+            raise error
+        self._failing_now.update(found)
+        self.budget.failed.update(found)
+        if self.budget.allowed is not None and len(self.budget.failed) > self.budget.allowed:
+            examples = [f"{key}: {why}" for key, why in list(self.budget.failed.items())[:3]]
+            raise ErrorBudgetExceeded(
+                self._table.name, len(self.budget.failed), self.budget.allowed, examples
+            )
+
+    def _failing(self, session: Session, keys: Sequence[str]) -> dict[str, str]:
+        try:
+            with session.snapshot(keep=False):
+                self.staging.fill(session, keys)
+                self._mark_failing(session)
+                self._apply(session, 0)
+        except DATA_ERRORS as error:
+            if len(keys) == 1:
+                first_line = str(error).splitlines()[0]
+                return {keys[0]: f"error_{error.sqlstate}: {first_line}"}
+            half = len(keys) // 2
+            return {**self._failing(session, keys[:half]), **self._failing(session, keys[half:])}
+        return {}

@@ -1,0 +1,186 @@
+"""The working tables of one reconciliation: which keys it is about, and what their rows become.
+
+They are temporary, made once for each connection, and empty after each commit. Nobody analyzes them, and
+of a column that was not analyzed the planner believes that next to nothing in it is NULL; hence
+``_is_fine`` and ``_has_failed``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tasktrail.migration.expressions import literal
+from tasktrail.migration.names import in_schema, listed, matching, qualified, quoted
+from tasktrail.migration.plan import Route
+from tasktrail.migration.session import Session
+from tasktrail.migration.transform import Transform
+
+
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """The working tables for one legacy table.
+
+    Attributes:
+        transform: the SQL of its plan.
+        number: of the table within the plan; part of the names.
+        schema: where the library's own tables are.
+    """
+
+    transform: Transform
+    number: int
+    schema: str | None
+
+    @property
+    def keys(self) -> str:
+        """The table of the keys that are reconciled."""
+        return f"pg_temp.keys_{self.number}"
+
+    def stage(self, route: Route) -> str:
+        """The table of what the rows of a route become."""
+        return f"pg_temp.stage_{self.number}_{self.transform.table.routes.index(route)}"
+
+    @property
+    def ledger(self) -> str:
+        """The ledger, quoted."""
+        return in_schema(self.schema, "tasktrail_ledger")
+
+    @property
+    def is_known(self) -> str:
+        """SQL that is true for the live ledger rows ``l`` of this table."""
+        return f"l.table_name = {literal(self.transform.table.name)} AND l.deleted_at IS NULL"
+
+    @property
+    def joined(self) -> str:
+        """SQL of a FROM clause: the keys ``k`` with their legacy rows ``s``."""
+        table = self.transform.table
+        on = " AND ".join(f"s.{quoted(name)} = k._k{number}" for number, name in enumerate(table.key))
+        return f"{self.keys} k JOIN {self.transform.source} s ON {on}"
+
+    @property
+    def is_gone(self) -> str:
+        """SQL that is true for the keys ``k`` whose legacy row is not there."""
+        table = self.transform.table
+        on = " AND ".join(f"s.{quoted(name)} = k._k{number}" for number, name in enumerate(table.key))
+        return f"NOT EXISTS (SELECT FROM {self.transform.source} s WHERE {on})"
+
+    @property
+    def key_columns(self) -> str:
+        """The typed columns of a key in the working tables."""
+        return ", ".join(f"_k{number}" for number in range(len(self.transform.table.key)))
+
+    def create(self, session: Session) -> None:
+        """Make the tables on a connection, unless it has them."""
+        table = self.transform.table
+        typed = ", ".join(
+            f"_k{number} {self.transform.shape.source[name]}" for number, name in enumerate(table.key)
+        )
+        session.run(
+            f"CREATE TEMP TABLE IF NOT EXISTS {self.keys.removeprefix('pg_temp.')} (_source_key "
+            "text PRIMARY KEY, "
+            f"{typed}, _error text, _has_failed boolean GENERATED ALWAYS AS (_error IS NOT NULL) "
+            "STORED, _old_row text, _round int NOT NULL DEFAULT 0) ON COMMIT DELETE ROWS"
+        )
+        for route in table.routes:
+            types = self.transform.shape.targets[route.name]
+            columns = ", ".join(f"{quoted(name)} {types[name]}" for name in route.columns)
+            session.run(
+                f"CREATE TEMP TABLE IF NOT EXISTS {self.stage(route).removeprefix('pg_temp.')} ("
+                f"_source_key text, {typed}, _hash uuid, _reason text, _disposition text, _inferred text[], "
+                f"_target_key text, {columns}, _taken bigint, "
+                "_is_fine boolean GENERATED ALWAYS AS (_reason IS NULL) STORED) ON COMMIT DELETE ROWS"
+            )
+
+    def fill(self, session: Session, keys: Sequence[str], errors: Sequence[tuple[str, str]] = ()) -> int:
+        """Take the keys named, those in ``errors`` as rows whose transform fails, with the reason.
+
+        Args:
+            session: within a transaction.
+            keys: as the ledger writes them.
+            errors: keys among them and reasons.
+
+        Returns:
+            How many there are.
+        """
+        values = ", ".join(self.transform.key_values("key"))
+        return session.run(
+            f"INSERT INTO {self.keys} (_source_key, {self.key_columns}, _error) "
+            f"SELECT key, {values}, e.reason FROM unnest(%(keys)s::text[]) AS key "
+            "LEFT JOIN unnest(%(bad)s::text[], %(reasons)s::text[]) AS e (bad, reason) ON e.bad = key "
+            "ON CONFLICT DO NOTHING",
+            keys=list(keys),
+            bad=[key for key, _ in errors],
+            reasons=[reason for _, reason in errors],
+        )
+
+    def transform_round(self, session: Session, number: int) -> None:
+        """Stage what the rows of the keys of one round become."""
+        new = f"k._round = {number} AND NOT k._has_failed"
+        for route in self.transform.table.routes:
+            columns = (
+                f"_source_key, {self.key_columns}, _hash, _reason, _disposition, _inferred, _target_key, "
+                f"{listed(list(route.columns))}"
+            )
+            rows = self.transform.rows(route, self.joined, new)
+            session.run(f"INSERT INTO {self.stage(route)} ({columns}) {rows}")
+
+    def add_groups(self, session: Session, number: int) -> int:
+        """Take the keys of all rows that share a unit of work with a staged one, or did before.
+
+        Args:
+            session: within a transaction.
+            number: of the round that the new keys belong to.
+
+        Returns:
+            How many were added.
+        """
+        shared = [route for route in self.transform.table.routes if not route.keeps_ids]
+        if not shared:
+            return 0
+        name = literal(self.transform.table.name)
+        groups = " UNION ".join(
+            f"SELECT {literal(route.name)} AS route, _target_key AS target_key FROM {self.stage(route)} "
+            "WHERE _is_fine"
+            for route in shared
+        )
+        values = ", ".join(self.transform.key_values("l.source_key"))
+        return session.run(f"""
+            WITH groups AS (
+                {groups}
+                UNION
+                SELECT l.route, l.target_key FROM {self.keys} k
+                JOIN {self.ledger} l ON l.source_key = k._source_key AND {self.is_known}
+                WHERE l.target_key IS NOT NULL AND k._round = {number - 1}
+            )
+            INSERT INTO {self.keys} (_source_key, {self.key_columns}, _round)
+            SELECT l.source_key, {values}, {number}
+            FROM groups g
+            JOIN {self.ledger} l ON l.target_key = g.target_key AND l.route = g.route
+                AND l.table_name = {name} AND l.deleted_at IS NULL AND l.target_key IS NOT NULL
+            ON CONFLICT DO NOTHING
+        """)
+
+    def mark_taken(self, session: Session, route: Route) -> None:
+        """Mark the staged rows whose unit of work is a row of the target that the migration does not own."""
+        own = self.owned(route, "t", "st._target_key")
+        session.run(
+            f"UPDATE {self.stage(route)} st SET _taken = t.id FROM {qualified(route.target)} t "
+            f"WHERE {matching('t', 'st', route.key)} AND st._is_fine AND NOT ({own})"
+        )
+
+    def owned(self, route: Route, alias: str, target_key: str) -> str:
+        """Return SQL that is true for rows of the target that only the migration has written to.
+
+        Whoever runs a job, or starts it again, gives the row a Celery id or a worker.
+
+        Args:
+            route: the route.
+            alias: of the row of the target.
+            target_key: SQL for its key, as the ledger writes it.
+        """
+        return (
+            f"{alias}.celery_task_id IS NULL AND {alias}.worker IS NULL AND EXISTS (SELECT FROM "
+            f"{self.ledger} l "
+            f"WHERE {self.is_known} AND l.route = {literal(route.name)} AND l.target_key = {target_key} "
+            f"AND l.target_key IS NOT NULL AND l.disposition = 'migrated' AND l.target_id = {alias}.id)"
+        )

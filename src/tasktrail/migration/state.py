@@ -1,0 +1,212 @@
+"""How far a migration has come: its phases, the only ways between them, and a log of who did what.
+
+``TRANSITIONS`` is the only list. A phase changes by one guarded statement, together with what belongs to
+it.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Final
+
+from tasktrail.errors import WrongPhase
+from tasktrail.migration.names import in_schema
+from tasktrail.migration.plan import MigrationPlan
+from tasktrail.migration.session import Row, Session
+
+
+class Phase(StrEnum):
+    """How far a migration has come, stored as its name."""
+
+    PLANNED = "planned"
+    """The plan fits the database; nothing was made yet."""
+    EXPANDED = "expanded"
+    """The new tables are ready, and mirrored rows are safe from maintenance."""
+    SYNCING = "syncing"
+    """Triggers note every change of the legacy tables; rows that are there already are being copied."""
+    BACKFILLED = "backfilled"
+    """Every legacy row is in the ledger, or its change is in the queue."""
+    VERIFIED = "verified"
+    """The copy was found right in three ways."""
+
+
+TRANSITIONS: Final[Mapping[tuple[Phase, Phase], str]] = MappingProxyType(
+    {
+        (Phase.PLANNED, Phase.EXPANDED): "the new tables were found ready",
+        (Phase.EXPANDED, Phase.SYNCING): "triggers were put on the legacy tables",
+        (Phase.SYNCING, Phase.BACKFILLED): "the last chunk was copied",
+        (Phase.BACKFILLED, Phase.VERIFIED): "the copy was found right",
+        (Phase.EXPANDED, Phase.PLANNED): "undone: maintenance keeps off no rows any more",
+        (Phase.SYNCING, Phase.EXPANDED): "undone: triggers and copy were taken away",
+        (Phase.BACKFILLED, Phase.SYNCING): "undone: the copy was thrown away, to be made again",
+        (Phase.VERIFIED, Phase.BACKFILLED): "undone: the verdict is to be found again",
+    }
+)
+
+NEXT_COMMAND: Final[Mapping[Phase, str]] = MappingProxyType(
+    {
+        Phase.PLANNED: "tasktrail migrate expand",
+        Phase.EXPANDED: "tasktrail migrate sync",
+        Phase.SYNCING: "tasktrail migrate backfill",
+        Phase.BACKFILLED: "tasktrail migrate verify",
+        Phase.VERIFIED: "tasktrail migrate sync --follow",
+    }
+)
+"""What brings a migration on from each phase."""
+
+MIRRORING: Final = frozenset({Phase.SYNCING, Phase.BACKFILLED, Phase.VERIFIED})
+"""Phases in which the legacy tables are the truth and the new ones follow."""
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A migration as the database has it.
+
+    Attributes:
+        phase: how far it has come.
+        since: since when.
+        fingerprint: of the plan whose dry run was the last.
+        is_paused: whether somebody asked the copying to pause.
+    """
+
+    phase: Phase
+    since: datetime
+    fingerprint: str | None
+    is_paused: bool
+
+
+class Journal:
+    """Reads and changes the state of one migration."""
+
+    def __init__(self, plan: MigrationPlan, schema: str | None) -> None:
+        """Remember which one, and where the library's own tables are."""
+        self.plan = plan
+        self._migrations = in_schema(schema, "tasktrail_migrations")
+        self._events = in_schema(schema, "tasktrail_migration_events")
+
+    def read(self, session: Session) -> State | None:
+        """Return the state; None when there is no such migration yet."""
+        row = session.row(f"SELECT * FROM {self._migrations} WHERE name = %(name)s", name=self.plan.name)
+        if row is None:
+            return None
+        return State(Phase(row["phase"]), row["phase_since"], row["fingerprint"], row["is_paused"])
+
+    def require(self, session: Session, step: str, *phases: Phase) -> State:
+        """Return the state if the migration is in one of some phases.
+
+        Args:
+            session: a connection.
+            step: what is to be done, in words.
+            *phases: where that may be done; any, when none is named.
+
+        Raises:
+            WrongPhase: it is in none of them; the message has the command to go on with.
+        """
+        state = self.read(session)
+        if state is None:
+            raise WrongPhase(self.plan.name, step, "not planned yet", "tasktrail migrate plan")
+        if phases and state.phase not in phases:
+            raise WrongPhase(self.plan.name, step, state.phase, self._way(state.phase, phases))
+        return state
+
+    def begin(self, session: Session) -> None:
+        """Make a migration PLANNED that was not, and remember the plan that was just tried in a dry run."""
+        domains = [route.domain for table in self.plan.tables for route in table.routes]
+        session.run(
+            f"INSERT INTO {self._migrations} AS m (name, phase, fingerprint, domains) "
+            "VALUES (%(name)s, 'planned', %(fingerprint)s, %(domains)s) "
+            "ON CONFLICT (name) DO UPDATE SET "
+            "fingerprint = excluded.fingerprint, domains = excluded.domains",
+            name=self.plan.name,
+            fingerprint=self.plan.fingerprint,
+            domains=domains,
+        )
+
+    def move(
+        self,
+        session: Session,
+        target: Phase,
+        *,
+        step: str,
+        sources: frozenset[Phase] | None = None,
+        **details: Any,
+    ) -> None:
+        """Change the phase, if it is one from which that is allowed, and say so in the log.
+
+        Args:
+            session: within the transaction that the change belongs to.
+            target: the new phase.
+            step: what is being done, in words.
+            sources: the phases from which; by default those that TRANSITIONS leads from.
+            **details: for the log.
+
+        Raises:
+            WrongPhase: somebody else changed it meanwhile.
+        """
+        allowed = sources or frozenset(source for source, reached in TRANSITIONS if reached is target)
+        was = session.value(
+            f"UPDATE {self._migrations} m SET phase = %(target)s, phase_since = clock_timestamp(), "
+            f"is_holding = %(holds)s FROM (SELECT phase FROM {self._migrations} WHERE name = "
+            "%(name)s FOR UPDATE) o "
+            "WHERE m.name = %(name)s AND m.phase = ANY(%(allowed)s) RETURNING o.phase",
+            target=target.value,
+            holds=target is not Phase.PLANNED,
+            name=self.plan.name,
+            allowed=[phase.value for phase in allowed],
+        )
+        if was is None:
+            state = self.require(session, step)
+            raise WrongPhase(self.plan.name, step, state.phase, NEXT_COMMAND[state.phase])
+        reason = TRANSITIONS[Phase(was), target]
+        self.note(session, f"{was} -> {target}: {reason}", **details)
+
+    def pause(self, session: Session, *, paused: bool) -> None:
+        """Ask the copying to pause after its chunk, or allow it to go on."""
+        session.run(
+            f"UPDATE {self._migrations} SET is_paused = %(paused)s WHERE name = %(name)s",
+            name=self.plan.name,
+            paused=paused,
+        )
+        self.note(session, "paused" if paused else "resumed")
+
+    def note(self, session: Session, what: str, **details: Any) -> None:
+        """Write a line of the log: who did what."""
+        session.run(
+            f"INSERT INTO {self._events} (migration, who, what, details) "
+            "VALUES (%(name)s, %(who)s, %(what)s, %(details)s::jsonb)",
+            name=self.plan.name,
+            who=whoever(),
+            what=what,
+            details=json.dumps(details, default=str),
+        )
+
+    def events(self, session: Session, limit: int = 20) -> list[Row]:
+        """Return the newest lines of the log, newest first."""
+        return session.rows(
+            f"SELECT happened_at, who, what, details FROM {self._events} WHERE migration = %(name)s "
+            "ORDER BY id DESC LIMIT %(limit)s",
+            name=self.plan.name,
+            limit=limit,
+        )
+
+    def _way(self, phase: Phase, wanted: tuple[Phase, ...]) -> str:
+        """Return the command to go on with: forward to a step still to come, else a look at the status."""
+        order = list(Phase)
+        is_past = all(order.index(phase) > order.index(one) for one in wanted)
+        return "tasktrail migrate status" if is_past else NEXT_COMMAND[phase]
+
+
+def whoever() -> str:
+    """Return who runs this, as user@host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
