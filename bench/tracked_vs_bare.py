@@ -136,6 +136,7 @@ def one_at_a_time(place: Stand, variant: str, broker_url: str, jobs: int, folder
             while found.tally.total() <= number:
                 if time.perf_counter() - begun > DEADLINE:
                     raise SystemExit(f"{variant}: job {number} did not end")
+                time.sleep(0.0002)  # the watcher must not take one of the cores from those it watches
             taken.append((time.perf_counter() - begun) * 1000)
     return taken[jobs // 10 :]
 
