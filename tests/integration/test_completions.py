@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import Engine, text
 
 from tasktrail import DatabaseUnavailable, Run, Status, counters, tracker
@@ -196,6 +197,30 @@ def test_a_database_that_stays_away_leaves_the_row_to_its_lease(
     assert "left to its lease" in caplog.text
     assert status(engine, run) == Status.PROCESSING
     assert not renewed(engine, heartbeats, run)
+
+
+@pytest.mark.usefixtures("nobody_reads")
+def test_the_time_limit_of_the_next_job_is_not_taken_for_trouble_with_the_last_one(
+    engine: Engine,
+    completions: Completions,
+    heartbeats: Heartbeats,
+    start: Callable[[], Run[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    last, following = start(), start()
+    completions.begin(last)
+
+    def exceeded(_: Sent) -> int:
+        raise SoftTimeLimitExceeded
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Sent, "rows", exceeded)
+        with pytest.raises(SoftTimeLimitExceeded):
+            completions.begin(following)
+    assert renewed(engine, heartbeats, last)
+    completions.close()
+    assert not renewed(engine, heartbeats, last)
+    assert (status(engine, last), status(engine, following)) == (Status.COMPLETED, Status.PROCESSING)
 
 
 def test_without_a_database_nothing_is_sent(heartbeats: Heartbeats, start: Callable[[], Run[Any]]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import threading
-import time
 from typing import Any
 
 import psycopg
@@ -368,9 +367,7 @@ def test_the_equation_holds_at_every_moment_while_writers_write_and_rows_are_cop
     stop.set()
     for thread in (*writers, observer):
         thread.join(30)
-    deadline = time.monotonic() + 30
-    while sync.lag(db, workspace).entries and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: not sync.lag(db, workspace).entries, seconds=30)
     follower_stop.set()
     follower.join(30)
 

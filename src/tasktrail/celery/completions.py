@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import psycopg
 from celery import Task
+from celery.exceptions import SoftTimeLimitExceeded
 
 from tasktrail.celery.heartbeat import Heartbeats
 from tasktrail.celery.persistence import Persistence
@@ -37,6 +38,7 @@ class Completion:
     Attributes:
         run: the attempt.
         sent: what was sent.
+        thread: who sent it.
         at: when, by ``time.monotonic``.
         is_settled: whether its answer was read and dealt with.
         lock: held while it is dealt with.
@@ -44,6 +46,7 @@ class Completion:
 
     run: Run[Any]
     sent: Sent
+    thread: int = field(default_factory=threading.get_ident)
     at: float = field(default_factory=time.monotonic)
     is_settled: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -90,7 +93,7 @@ class Completions:
         except DatabaseUnavailable:
             return False
         with self._lock:
-            self._unread[threading.get_ident()] = completion
+            self._unread[completion.thread] = completion
             if self._thread is None:
                 atexit.register(self.close)
                 self._thread = threading.Thread(target=self._work, name="tasktrail completions", daemon=True)
@@ -121,14 +124,15 @@ class Completions:
                 self._persistence.note_stale(stale)
             except DatabaseUnavailable as error:
                 logger.warning("%r is left to its lease: %s", run, error)
+            except SoftTimeLimitExceeded:
+                raise  # meant for the job at hand; this one is settled later
             except Exception:  # another job begins, or nobody is there to be told
                 logger.exception("%r is left to its lease: it could not be completed", run)
             completion.is_settled = True
             self._heartbeats.remove(run)
         with self._lock:
-            for thread, other in list(self._unread.items()):
-                if other is completion:
-                    del self._unread[thread]
+            if self._unread.get(completion.thread) is completion:
+                del self._unread[completion.thread]
 
     def _conclude(self, run: Run[Any], sent: Sent) -> None:
         try:

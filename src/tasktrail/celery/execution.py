@@ -10,7 +10,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from typing import Any, NoReturn, TypeAlias
 
 from billiard.common import terminate_handler_fired  # type: ignore[attr-defined]  # new in 4.3
 from celery import Task
@@ -41,7 +41,6 @@ from tasktrail.tracker import Claim, Database, Outcome
 logger = logging.getLogger(__name__)
 
 Body: TypeAlias = Callable[[Run[Any]], Any]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
