@@ -23,6 +23,7 @@
     │   ├── PlanRefused              the plan does not fit the tables that are there
     │   ├── WrongPhase               the step is out of order
     │   ├── GateClosed               a condition of the step is not met
+    │   ├── StepInterrupted          the database ended the step
     │   └── ErrorBudgetExceeded      more rows failed than may fail
     ├── AttemptLost                  an attempt ended without a word from its body
     │   ├── WorkerLost               its process died
@@ -218,6 +219,18 @@ class GateClosed(MigrationError):
         self.step = step
         self.reasons = tuple(reasons)
         super().__init__(f"{migration}: the gate to {step} is closed: {'; '.join(self.reasons)}")
+
+
+class StepInterrupted(MigrationError):
+    """The database ended the step."""
+
+    def __init__(self, command: str, reason: str) -> None:
+        self.command = command
+        self.reason = reason
+        super().__init__(
+            f"interrupted: {reason.rstrip('.')}. What was committed before is kept, the rest was undone; "
+            f"go on with `{command}`"
+        )
 
 
 class ErrorBudgetExceeded(MigrationError):

@@ -34,6 +34,7 @@ from tasktrail.errors import (
     PlanRefused,
     RetryIn,
     SchemaOutdated,
+    StepInterrupted,
     TasktrailError,
     TimeLimit,
     TrackingError,
@@ -102,6 +103,13 @@ EXAMPLES: list[tuple[TasktrailError, str]] = [
     (
         GateClosed("shop", "cut over", ["3 rows are quarantined"]),
         "shop: the gate to cut over is closed: 3 rows are quarantined",
+    ),
+    (
+        StepInterrupted("tasktrail migrate backfill", "the disk is full."),
+        (
+            "interrupted: the disk is full. What was committed before is kept, the rest was undone; "
+            "go on with `tasktrail migrate backfill`"
+        ),
     ),
     (
         ErrorBudgetExceeded("orders", 3, 2, ["7: value too long"]),

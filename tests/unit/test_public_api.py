@@ -45,6 +45,7 @@ PUBLIC = [
     "SchemaOutdated",
     "Settings",
     "Status",
+    "StepInterrupted",
     "TasktrailError",
     "TimeLimit",
     "TrackedTask",

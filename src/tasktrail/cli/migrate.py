@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from tasktrail.migration import sync as live_sync
 from tasktrail.migration.account import Account
 from tasktrail.migration.backfill import Backfill, Throttle
 from tasktrail.migration.backfill import Progress as Copied
+from tasktrail.migration.follower import keep_following
+from tasktrail.migration.interruption import explained
 from tasktrail.migration.runner import Runner
 from tasktrail.migration.state import NEXT_COMMAND
 from tasktrail.migration.sync import Lag
@@ -55,11 +58,12 @@ def runner_of(context: typer.Context, plan: str | None, purpose: str) -> Iterato
 
     Raises:
         ConfigurationError: no plan is named, or what is named is none.
+        StepInterrupted: the database ended the command.
     """
     trail = trail_of(context)
     workspace = Workspace(load_plan(plan), trail.engines, trail.schema)
     try:
-        with workspace.session(purpose) as session:
+        with explained(f"tasktrail {purpose}"), workspace.session(purpose) as session:
             yield Runner(workspace, session)
     finally:
         trail.engines.dispose()
@@ -107,14 +111,18 @@ def sync_(
             typer.echo("the triggers are off, and the copy is gone")
             return
         typer.echo("the triggers are on" if runner.sync() else "the triggers were on already")
-        # A row that an old worker writes must not keep all later ones from arriving.
-        reconcilers = runner.workspace.reconcilers(runner.session, error_budget=None)
-        if follow:
-            work = partial(live_sync.follow, runner.session, runner.workspace, reconcilers)
-            run_until_stopped(work, started=lambda: typer.echo("following the legacy tables"))
-            return
-        applied = live_sync.apply_changes(runner.session, runner.workspace, reconcilers)
-        typer.echo(f"{applied} changes applied")
+        workspace = runner.workspace
+        if not follow:
+            # A row that an old worker writes must not keep all later ones from arriving.
+            reconcilers = workspace.reconcilers(runner.session, error_budget=None)
+            applied = live_sync.apply_changes(runner.session, workspace, reconcilers)
+            typer.echo(f"{applied} changes applied")
+    if follow:
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+        with explained("tasktrail migrate sync --follow"):
+            run_until_stopped(
+                partial(keep_following, workspace), started=lambda: typer.echo("following the legacy tables")
+            )
 
 
 @app.command()
