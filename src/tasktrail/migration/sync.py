@@ -7,6 +7,7 @@ last state is noted.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,8 +21,8 @@ from tasktrail.migration.session import Session
 from tasktrail.migration.staging import Staging
 from tasktrail.migration.workspace import Workspace
 
-BATCH: Final = 2_000
-"""How many entries of the queue one transaction takes."""
+BATCH: Final = 5_000
+"""How many entries of the queue one transaction takes: the more changes to one unit of work, the less for each."""
 
 EVENTS: Final = {
     "insert": ("AFTER INSERT", "REFERENCING NEW TABLE AS new_rows"),
@@ -142,13 +143,22 @@ def lag(session: Session, workspace: Workspace, side: str = "legacy") -> Lag:
     return Lag(row["entries"], row["seconds"]) if row else Lag(0, 0.0)
 
 
-def apply_changes(session: Session, workspace: Workspace, reconcilers: list[Reconciler]) -> int:
+def apply_changes(
+    session: Session,
+    workspace: Workspace,
+    reconcilers: list[Reconciler],
+    stop: threading.Event | None = None,
+    *,
+    batches: float = math.inf,
+) -> int:
     """Apply what is in the queue, until it is empty or only holds what came meanwhile.
 
     Args:
         session: outside any transaction.
         workspace: the plan and the database.
         reconcilers: of the tables whose changes are applied.
+        stop: ends it after the transaction it is at.
+        batches: how many transactions there may be for each table.
 
     Returns:
         How many entries were applied.
@@ -162,8 +172,12 @@ def apply_changes(session: Session, workspace: Workspace, reconcilers: list[Reco
         )
         if newest is None:
             continue
-        while taken := _apply_batch(session, workspace, reconciler, newest):
-            applied += taken
+        left = batches
+        while left > 0 and not (stop and stop.is_set()):
+            taken = _apply_batch(session, workspace, reconciler, newest)
+            if not taken:
+                break
+            applied, left = applied + taken, left - 1
     return applied
 
 
@@ -189,7 +203,7 @@ def follow(
     with session.alone(workspace.plan.name, "follower", doing="follow changes"):
         while not stop.is_set():
             before = lag(session, workspace)
-            applied = apply_changes(session, workspace, reconcilers) if before.entries else 0
+            applied = apply_changes(session, workspace, reconcilers, stop) if before.entries else 0
             report(applied, before)
             if not applied:
                 stop.wait(interval)
