@@ -120,19 +120,12 @@ def test_of_many_rows_for_one_unit_of_work_the_newest_fifty_are_in_the_log(
 
 @pytest.mark.parametrize(
     ("size", "worked", "following"),
-    [
-        (5000, 2.0, 2500),
-        (150, 2.0, 100),
-        (80, 2.0, 80),
-        (5000, 0.5, 5000),
-        (400, 0.1, 800),
-        (4000, 0.1, 5000),
-    ],
+    [(800, 2.0, 400), (150, 2.0, 100), (80, 2.0, 80), (800, 0.5, 800), (400, 0.1, 800), (900, 0.1, 1000)],
 )
 def test_a_slow_chunk_is_followed_by_a_smaller_one_and_a_fast_one_by_a_larger_one(
     size: int, worked: float, following: int
 ) -> None:
-    assert next_size(size, worked, most=5000) == following
+    assert next_size(size, worked, most=1000) == following
 
 
 def test_mirrored_rows_are_held_and_not_leased(syncing: Workspace, db: Session) -> None:

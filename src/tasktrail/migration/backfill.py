@@ -19,7 +19,7 @@ from tasktrail.migration.transform import HASH
 from tasktrail.migration.workspace import Workspace
 
 LONGEST_CHUNK: Final = 1.0
-"""A chunk that took longer is followed by a smaller one, one that took a fourth by a larger one; in seconds."""
+"""A chunk that took longer is followed by a smaller one, one that took a fourth by a larger one (seconds)."""
 
 SMALLEST_CHUNK: Final = 100
 """Rows; below that the statements cost more than the rows."""
