@@ -22,7 +22,7 @@ from tasktrail.migration.staging import Staging
 from tasktrail.migration.workspace import Workspace
 
 BATCH: Final = 5_000
-"""How many entries of the queue one transaction takes; changes of one unit of work cost little more than one."""
+"""How many entries of the queue one transaction takes; many changes of one unit of work cost little more."""
 
 EVENTS: Final = {
     "insert": ("AFTER INSERT", "REFERENCING NEW TABLE AS new_rows"),

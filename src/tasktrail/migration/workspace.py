@@ -64,7 +64,7 @@ class Workspace:
         Raises:
             PlanRefused: it does not fit.
         """
-        return inspect(session, self.plan)
+        return inspect(session, self.plan, self.schema)
 
     def stagings(self, session: Session) -> list[Staging]:
         """Return the working tables of each table of the plan, in its order."""
