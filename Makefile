@@ -19,7 +19,7 @@ endif
 
 .PHONY: help
 help: ## Show the targets
-	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "%-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(filter .tools/bin/uv,$(UV)) ## Install everything into .venv; the other targets do it by themselves
@@ -42,6 +42,10 @@ test: setup ## Run the tests on real servers; options for pytest: make test ARGS
 chaos: setup ## Run 5,000 jobs on each broker under fire and judge them by SQL; options: make chaos ARGS="--seed 7"
 	$(BIN)/python -m tests.chaos.run --broker redis --jobs 5000 --seconds 90 $(ARGS)
 	$(BIN)/python -m tests.chaos.run --broker rabbitmq --jobs 5000 --seconds 90 $(ARGS)
+
+.PHONY: endurance
+endurance: setup ## Migrate 1,000,000 dirty rows under old writers, judged by an oracle; options: make endurance ARGS="--rows 100000"
+	$(BIN)/python -m apps.portfolio.tests.legacy.endurance $(ARGS)
 
 .PHONY: demo
 demo: setup ## Run the main job end to end on real servers and show what the database says

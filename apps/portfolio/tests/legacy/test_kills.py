@@ -117,14 +117,14 @@ def resumed(errand: Errand) -> None:
 def test_killed_just_before_or_after_any_commit_and_resumed_it_ends_in_the_same_tables(
     bring_to, make_database: MakeDatabase, step: Step, phase: Phase
 ) -> None:
-    template = bring_to(phase, rows=60)
-    undisturbed = Errand(PLAN_NAME, make_database(template), step, chunk_size=15)
+    template = bring_to(phase, rows=40)
+    undisturbed = Errand(PLAN_NAME, make_database(template), step, chunk_size=20)
     commits = run_to_its_end(undisturbed)
     resumed(undisturbed)
     expected = outcome(undisturbed.url)
     for commit in range(1, commits + 1):
         for moment in ("before", "after"):
-            errand = Errand(PLAN_NAME, make_database(template), step, chunk_size=15)
+            errand = Errand(PLAN_NAME, make_database(template), step, chunk_size=20)
             run_to_its_death(errand, Death(commit, moment))
             resumed(errand)
 
@@ -136,7 +136,7 @@ def test_killed_just_before_or_after_any_commit_and_resumed_it_ends_in_the_same_
 def test_killed_a_hundred_times_at_random_moments_it_ends_in_the_same_tables(
     bring_to, make_database: MakeDatabase
 ) -> None:
-    template = bring_to(Phase.SYNCING, rows=2_000)
+    template = bring_to(Phase.SYNCING, rows=1_500)
     undisturbed = Errand(PLAN_NAME, make_database(template))
     run_to_its_end(undisturbed)
     expected = outcome(undisturbed.url)
