@@ -69,9 +69,7 @@ def test_step_by_step_to_a_verified_copy(migrate: Run) -> None:
     verified = migrate("verify")
 
     assert (verified.code, verified.out.count("0 differ")) == (0, 3)
-    assert migrate("status").out.startswith(
-        "verified; go on with `tasktrail migrate sync --follow`\n0 changes"
-    )
+    assert migrate("status").out.startswith("verified; go on with `tasktrail migrate parallel`\n0 changes")
 
 
 def test_the_account_is_printed_as_a_table_as_json_and_as_csv(migrate: Run) -> None:

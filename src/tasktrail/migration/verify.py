@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 from tasktrail.migration.account import GHOST, UNACCOUNTED, take
+from tasktrail.migration.difference import Difference, Way
 from tasktrail.migration.expressions import literal
 from tasktrail.migration.groups import logged, ranked
 from tasktrail.migration.names import key_text, listed, qualified, quoted
@@ -25,31 +26,6 @@ from tasktrail.migration.workspace import Workspace
 
 MOST_SHOWN: Final = 1_000
 """How many differing rows of a table are named, at most; all are counted."""
-
-Way: TypeAlias = Literal["account", "checksum", "twin"]
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One thing that is not as it should be.
-
-    Attributes:
-        way: which verification found it.
-        table: its name in the plan.
-        key: of the row: the legacy key, or that of the target with the route before it.
-        what: ``missing``, ``extra``, ``different``, ``unaccounted``, ``stale`` and so on.
-        column: which column is different; empty where it is the whole row.
-        expected: what should be there, as text.
-        found: what is there, as text.
-    """
-
-    way: Way
-    table: str
-    key: str
-    what: str
-    column: str = ""
-    expected: str | None = None
-    found: str | None = None
 
 
 @dataclass(slots=True)

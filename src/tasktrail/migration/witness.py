@@ -14,12 +14,13 @@ from typing import Any, Final
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 
+from tasktrail.migration.difference import Difference
 from tasktrail.migration.expressions import literal
 from tasktrail.migration.names import qualified, quoted
 from tasktrail.migration.plan import Mapped, Refused, TableMigration
 from tasktrail.migration.session import Session, statement
 from tasktrail.migration.staging import Staging
-from tasktrail.migration.verify import Difference, Verdict, as_text, pending_groups, queued
+from tasktrail.migration.verify import Verdict, as_text, pending_groups, queued
 from tasktrail.migration.workspace import Workspace
 from tasktrail.models import ATTEMPT_LOG_LIMIT
 
