@@ -270,7 +270,7 @@ def test_a_new_row_with_an_id_that_is_kept_for_a_legacy_one_is_not_overwritten(
 
 def test_everything_can_be_taken_off_again(copied: Workspace, db: Session, engine: Engine) -> None:
     for staging in copied.stagings(db):
-        sync.uninstall(db, copied, staging)
+        sync.uninstall(db, staging)
     run_sql(engine, "UPDATE old_orders SET note = 'unseen'")
 
     assert sync.lag(db, copied).entries == 0

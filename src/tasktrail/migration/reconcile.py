@@ -21,6 +21,7 @@ from tasktrail.migration.names import in_schema, listed, matching, qualified, qu
 from tasktrail.migration.plan import Route
 from tasktrail.migration.session import CONFLICTS, PATIENCE, Session, pause_before_retry
 from tasktrail.migration.staging import Staging
+from tasktrail.migration.triggers import NOT_NOTED
 
 Fill: TypeAlias = Callable[[Session], int]
 """Puts keys into the working table, within the transaction; returns how many."""
@@ -28,8 +29,8 @@ Fill: TypeAlias = Callable[[Session], int]
 DATA_ERRORS: Final = (errors.DataError, errors.IntegrityError, errors.ProgramLimitExceeded)
 """What a row raises that its transform did not expect."""
 
-HELD: Final = "NULL, NULL, NULL, NULL, NULL"
-"""No due time, heartbeat, worker, dispatch or Celery id: nothing dispatches or rescues such a row (ADR 9)."""
+HELD: Final = ("next_attempt_at", "heartbeat_at", "worker", "dispatched_at", "celery_task_id")
+"""NULL in a mirrored row, so that nothing dispatches or rescues it (ADR 9)."""
 
 
 @dataclass(slots=True)
@@ -105,12 +106,30 @@ class Reconciler:
         self, session: Session, fill: Fill, chunk: int, finish: Callable[[Session, int], None] | None
     ) -> int:
         with session.snapshot():
-            count = fill(session)
-            if count:
-                self._mark_failing(session)
-                self._apply(session, chunk)
+            session.run(NOT_NOTED)
+            count = self.within(session, fill, chunk)
             if finish is not None:
                 finish(session, count)
+        return count
+
+    def within(self, session: Session, fill: Fill, chunk: int = 0) -> int:
+        """Reconcile a set of keys within a transaction of the caller's, who holds the lock of the table.
+
+        Args:
+            session: within a snapshot that carries changes over, its working tables made and empty.
+            fill: names the keys.
+            chunk: the number noted in the ledger.
+
+        Returns:
+            How many keys ``fill`` named.
+
+        Raises:
+            psycopg.Error: a row makes its transform fail, or somebody else wrote to the same rows.
+        """
+        count = fill(session)
+        if count:
+            self._mark_failing(session)
+            self._apply(session, chunk)
         return count
 
     def _apply(self, session: Session, chunk: int) -> None:
@@ -136,14 +155,13 @@ class Reconciler:
 
     def _upsert(self, route: Route) -> str:
         names = list(route.columns)
-        changed = [name for name in names if name not in route.key] + ["attempt_log"]
+        changed = [name for name in names if name not in route.key] + list(HELD) + ["attempt_log"]
         assignments = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in changed)
         return f"""
             WITH ranked AS ({self._ranked(route)}), logged AS ({logged(route, "ranked r")})
             INSERT INTO {qualified(route.target)} AS t
-                ({listed(names)}, next_attempt_at, heartbeat_at, worker, dispatched_at, celery_task_id,
-                attempt_log)
-            SELECT {listed(names)}, {HELD}, coalesce(_log, '[]'::jsonb)
+                ({listed(names)}, {listed(HELD)}, attempt_log)
+            SELECT {listed(names)}, {", ".join(["NULL"] * len(HELD))}, coalesce(_log, '[]'::jsonb)
             FROM logged WHERE _place = 1 AND _taken IS NULL
             ON CONFLICT ({listed(route.key)}) DO UPDATE SET {assignments}
             WHERE ({listed(changed, "t")}) IS DISTINCT FROM ({listed(changed, "excluded")})
@@ -156,8 +174,7 @@ class Reconciler:
             USING {self.staging.keys} k JOIN {self._ledger} l
                 ON l.source_key = k._source_key AND {self.staging.is_known}
             WHERE l.route = {literal(route.name)} AND l.disposition = 'migrated' AND t.id = l.target_id
-                AND t.celery_task_id IS NULL AND t.worker IS NULL
-                AND NOT EXISTS (
+                AND {self.staging.is_ours("t")} AND NOT EXISTS (
                     SELECT FROM {self.staging.stage(route)} st WHERE st._target_key = l.target_key
                 )
         """
@@ -166,7 +183,6 @@ class Reconciler:
 
     def _note(self, route: Route, chunk: int) -> str:
         rule, name = self._table.rule_version, literal(self._table.name)
-        taken = ("quarantined", "id_taken") if route.keeps_ids else ("consolidated", "paired")
         target_id = (
             "r.id"
             if route.keeps_ids
@@ -178,9 +194,10 @@ class Reconciler:
             target_key,
                 target_id, reason, inferred, rule_version, chunk)
             SELECT {name}, _source_key, _hash,
-                CASE WHEN _taken IS NOT NULL THEN '{taken[0]}' WHEN _place = 1 THEN 'migrated' ELSE
-                'consolidated' END, {literal(route.name)}, _target_key, {target_id},
-                CASE WHEN _taken IS NOT NULL THEN '{taken[1]}' WHEN _place > 1 THEN 'newer_row' END,
+                CASE WHEN _is_pair IS FALSE THEN 'quarantined' WHEN _place = 1 AND _taken IS NULL THEN
+                'migrated' ELSE 'consolidated' END, {literal(route.name)}, _target_key, {target_id},
+                CASE WHEN _is_pair THEN 'paired' WHEN _taken IS NOT NULL THEN 'id_taken' WHEN _place > 1 THEN
+                'newer_row' END,
                 _inferred, {rule}, {chunk}
             FROM ranked r
             UNION ALL

@@ -7,24 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
-from tasktrail.errors import GateClosed, MigrationError
+from tasktrail.errors import GateClosed
 from tasktrail.migration import account, sync
 from tasktrail.migration.account import Account
 from tasktrail.migration.backfill import Backfill
 from tasktrail.migration.ddl import ensure_unique_index
 from tasktrail.migration.dry_run import Prediction, differences, predict
 from tasktrail.migration.names import qualified
+from tasktrail.migration.numbering import number_apart
 from tasktrail.migration.session import Session
 from tasktrail.migration.staging import Staging
 from tasktrail.migration.state import MIRRORING, Phase, State
 from tasktrail.migration.verify import Verdict, verify_account, verify_checksums
 from tasktrail.migration.witness import verify_twins
 from tasktrail.migration.workspace import Workspace
-
-FIRST_NEW_ID: Final = 2**31
-"""Ids of rows that the new side makes where legacy ids are kept; a legacy SERIAL never gets there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +86,7 @@ class Runner:
             for staging in stagings:
                 for route in staging.transform.table.routes:
                     if route.keeps_ids:
-                        self._leave_room_for_legacy_ids(qualified(route.target))
+                        number_apart(self.session, route)
             self.journal.move(self.session, Phase.EXPANDED, step="expand")
         return True
 
@@ -129,7 +126,7 @@ class Runner:
         self.journal.require(self.session, "undo sync", Phase.SYNCING)
         stagings = self.workspace.stagings(self.session)
         for staging in stagings:
-            sync.uninstall(self.session, self.workspace, staging)
+            sync.uninstall(self.session, staging)
         account.drop_view(self.session, self.workspace)
         with self.session.transaction():
             self._forget_copy(stagings)
@@ -224,16 +221,6 @@ class Runner:
                 "the plan was changed since its last dry run; look at it again with `tasktrail migrate plan`"
             )
             raise GateClosed(name, "the next step", [reason])
-
-    def _leave_room_for_legacy_ids(self, target: str) -> None:
-        sequence = self.session.value("SELECT pg_get_serial_sequence(%(target)s, 'id')", target=target)
-        if sequence is None:
-            raise MigrationError(f"{target}.id has no sequence, so new rows would get no ids")
-        self.session.run(
-            f"SELECT setval(%(sequence)s, greatest((SELECT last_value FROM {sequence}), %(first)s))",
-            sequence=sequence,
-            first=FIRST_NEW_ID,
-        )
 
     def _forget_copy(self, stagings: list[Staging]) -> None:
         """Delete what was mirrored, and what is known of the legacy rows; tombstones stay."""

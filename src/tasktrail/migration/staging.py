@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from tasktrail.migration.expressions import literal
 from tasktrail.migration.names import in_schema, listed, matching, qualified, quoted
 from tasktrail.migration.plan import Route
 from tasktrail.migration.session import Session
 from tasktrail.migration.transform import Transform
+from tasktrail.migration.triggers import Side
+
+WRITTEN_BACK: Final = "written_back"
+"""Reason in the ledger: the new side worked on this unit, and the legacy row was written from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +30,14 @@ class Staging:
         transform: the SQL of its plan.
         number: of the table within the plan; part of the names.
         schema: where the library's own tables are.
+        truth: which side is the truth. While it is the legacy one, a row that the new side worked on and that
+            was written back is the migration's again as soon as its legacy row changes.
     """
 
     transform: Transform
     number: int
     schema: str | None
+    truth: Side = "legacy"
 
     @property
     def keys(self) -> str:
@@ -87,7 +95,7 @@ class Staging:
             session.run(
                 f"CREATE TEMP TABLE IF NOT EXISTS {self.stage(route).removeprefix('pg_temp.')} ("
                 f"_source_key text, {typed}, _hash uuid, _reason text, _disposition text, _inferred text[], "
-                f"_target_key text, {columns}, _taken bigint, "
+                f"_target_key text, {columns}, _taken bigint, _is_pair boolean, "
                 "_is_fine boolean GENERATED ALWAYS AS (_reason IS NULL) STORED) ON COMMIT DELETE ROWS"
             )
 
@@ -164,12 +172,31 @@ class Staging:
         """Mark the staged rows whose unit of work is a row of the target that the migration does not own."""
         own = self.owned(route, "t", "st._target_key")
         session.run(
-            f"UPDATE {self.stage(route)} st SET _taken = t.id FROM {qualified(route.target)} t "
+            f"UPDATE {self.stage(route)} st SET _taken = t.id, _is_pair = {self.is_pair(route, 't', 'st')} "
+            f"FROM {qualified(route.target)} t "
             f"WHERE {matching('t', 'st', route.key)} AND st._is_fine AND NOT ({own})"
         )
 
+    def is_pair(self, route: Route, alias: str, source: str) -> str:
+        """Return SQL that is true when a row of the target is the same unit of work as a legacy row.
+
+        Where ids are kept, two units may have met in one id; then the ledger does not link them.
+
+        Args:
+            route: the route.
+            alias: of the row of the target.
+            source: alias of what the legacy row becomes.
+        """
+        if not route.keeps_ids:
+            return "TRUE"
+        return (
+            f"EXISTS (SELECT FROM {self.ledger} l WHERE {self.is_known} AND l.route = {literal(route.name)} "
+            f"AND l.source_key = {source}._source_key AND l.target_id = {alias}.id "
+            "AND l.disposition IN ('migrated', 'consolidated'))"
+        )
+
     def owned(self, route: Route, alias: str, target_key: str) -> str:
-        """Return SQL that is true for rows of the target that only the migration has written to.
+        """Return SQL that is true for rows of the target that the migration may write to.
 
         Whoever runs a job, or starts it again, gives the row a Celery id or a worker.
 
@@ -179,8 +206,14 @@ class Staging:
             target_key: SQL for its key, as the ledger writes it.
         """
         return (
-            f"{alias}.celery_task_id IS NULL AND {alias}.worker IS NULL AND EXISTS (SELECT FROM "
-            f"{self.ledger} l "
-            f"WHERE {self.is_known} AND l.route = {literal(route.name)} AND l.target_key = {target_key} "
-            f"AND l.target_key IS NOT NULL AND l.disposition = 'migrated' AND l.target_id = {alias}.id)"
+            f"EXISTS (SELECT FROM {self.ledger} l WHERE {self.is_known} AND l.route = {literal(route.name)} "
+            f"AND l.target_key = {target_key} AND l.target_key IS NOT NULL AND l.disposition = 'migrated' "
+            f"AND l.target_id = {alias}.id AND {self.is_ours(alias)})"
         )
+
+    def is_ours(self, alias: str) -> str:
+        """Return SQL that is true for rows of the target that the legacy rows of their unit ``l`` decide."""
+        untouched = f"{alias}.celery_task_id IS NULL AND {alias}.worker IS NULL"
+        if self.truth == "legacy":
+            return f"(l.reason IS NOT DISTINCT FROM {literal(WRITTEN_BACK)} OR {untouched})"
+        return f"(l.reason IS DISTINCT FROM {literal(WRITTEN_BACK)} AND {untouched})"

@@ -20,7 +20,7 @@ from tasktrail.migration.groups import logged, ranked
 from tasktrail.migration.names import key_text, listed, qualified, quoted
 from tasktrail.migration.plan import Route
 from tasktrail.migration.session import Session
-from tasktrail.migration.staging import Staging
+from tasktrail.migration.staging import WRITTEN_BACK, Staging
 from tasktrail.migration.transform import HASH
 from tasktrail.migration.workspace import Workspace
 
@@ -137,7 +137,7 @@ def is_paired(staging: Staging, route: Route, target_key: str) -> str:
         f"EXISTS (SELECT FROM {staging.ledger} l WHERE {staging.is_known} AND l.route = "
         f"{literal(route.name)} "
         f"AND l.target_key = {target_key} AND l.target_key IS NOT NULL AND l.reason IN ('paired', "
-        "'id_taken'))"
+        f"'id_taken', {literal(WRITTEN_BACK)}))"
     )
 
 

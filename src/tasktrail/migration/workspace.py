@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tasktrail.engines import Engines
 from tasktrail.errors import SchemaOutdated
@@ -15,6 +15,7 @@ from tasktrail.migration.reconcile import Budget, Reconciler
 from tasktrail.migration.session import Session, opened
 from tasktrail.migration.staging import Staging
 from tasktrail.migration.state import Journal
+from tasktrail.migration.triggers import Side
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +72,17 @@ class Workspace:
         transforms = self.inspect(session).transforms
         return [Staging(transform, number, self.schema) for number, transform in enumerate(transforms)]
 
-    def reconcilers(self, session: Session, error_budget: int | None = 0) -> list[Reconciler]:
+    def reconcilers(
+        self, session: Session, error_budget: int | None = 0, truth: Side = "legacy"
+    ) -> list[Reconciler]:
         """Return what reconciles each table of the plan, in its order.
 
         Args:
             session: for a look at the tables.
             error_budget: how many rows of a table may make their transform fail; None for any number.
+            truth: which side is the truth.
         """
         return [
-            Reconciler(self.plan.name, staging, Budget(error_budget)) for staging in self.stagings(session)
+            Reconciler(self.plan.name, replace(staging, truth=truth), Budget(error_budget))
+            for staging in self.stagings(session)
         ]

@@ -19,7 +19,7 @@ from portfolio.legacy.twins import (
 )
 from portfolio.models import TRACKING_SCHEMA
 from tasktrail.migration.expressions import json_of, mapped, trimmed, utc, word
-from tasktrail.migration.plan import MigrationPlan, Refusal, Route, TableMigration
+from tasktrail.migration.plan import MigrationPlan, Refusal, Reverse, Route, TableMigration
 
 STATUSES: Final = {
     "pending": "PENDING",
@@ -95,6 +95,26 @@ def _task_times(created: str) -> dict[str, str]:
         "started_at": f"CASE WHEN new_status = 'PROCESSING' THEN {updated} END",
     }
 
+
+OLD_STATUS: Final = (
+    "CASE t.status WHEN 'PENDING' THEN CASE WHEN t.attempts > 0 THEN 'retrying' ELSE 'pending' END "
+    "WHEN 'PROCESSING' THEN 'processing' WHEN 'FAILED' THEN 'failed' WHEN 'CANCELLED' THEN 'cancelled' "
+    "ELSE CASE WHEN t.error_message IS NULL THEN 'completed' ELSE 'completed_with_errors' END END"
+)
+"""The word that old code knows for a state."""
+
+
+def _naive(column: str) -> str:
+    return f"t.{column} AT TIME ZONE 'UTC'"
+
+
+TASK_BACK: Final = {
+    "status": OLD_STATUS,
+    "error": "t.error_message",
+    "created_at": _naive("created_at"),
+    "updated_at": _naive("updated_at"),
+}
+TASK_CHANGED: Final = ("status", "error", "updated_at")
 
 TASK_TIMES_INFERRED: Final = {
     "created_at": "s.created_at IS NULL",
@@ -184,6 +204,17 @@ EXCHANGE_RATES: Final = Route(
     },
     statuses=STATUSES,
     twin=exchange_rate_twin,
+    reverse=Reverse(
+        columns={
+            "task_type": "'exchange_rate_update'",
+            # Old code finds the task of a day by it.
+            "resource_id": "to_char(t.update_date, 'YYYYMMDD')",
+            "task_metadata": "jsonb_build_object('date', t.update_date, 'currencies', "
+            "to_jsonb(t.target_currencies))",
+            **TASK_BACK,
+        },
+        changed=TASK_CHANGED,
+    ),
 )
 
 CREATION_CREATED: Final = f"coalesce({utc('s.created_at')}, {utc('s.updated_at')})"
@@ -229,6 +260,16 @@ ETF_CREATION: Final = Route(
     inferred={"etf_id": "named_etf IS NULL", **TASK_TIMES_INFERRED},
     statuses=STATUSES,
     twin=etf_creation_twin,
+    reverse=Reverse(
+        columns={
+            "task_type": "'etf_creation'",
+            # The new side needs none; the ETF is in the metadata.
+            "resource_id": "coalesce(t.resource_id, 0)",
+            "task_metadata": "coalesce(t.task_metadata, '{}') || jsonb_build_object('etf_id', t.etf_id)",
+            **TASK_BACK,
+        },
+        changed=TASK_CHANGED,
+    ),
 )
 
 TASK_STATUS: Final = TableMigration(
@@ -342,6 +383,23 @@ ETF_UPDATES: Final = TableMigration(
             },
             statuses=STATUSES,
             twin=etf_update_twin,
+            reverse=Reverse(
+                columns={
+                    "id": "t.id",
+                    "etf_id": "t.etf_id",
+                    "update_type": "t.update_type",
+                    "start_date": "t.start_date",
+                    "end_date": "t.end_date",
+                    "status": OLD_STATUS,
+                    "created_at": _naive("created_at"),
+                    "completed_at": _naive("completed_at"),
+                    "error": "t.error_message",
+                    "missing_dates": "t.missing_dates",
+                    "retry_count": "t.attempts",
+                    "notes": "t.notes",
+                },
+                changed=("status", "completed_at", "error", "missing_dates", "retry_count", "notes"),
+            ),
         ),
     ),
 )
@@ -404,6 +462,17 @@ DAILY_UPDATES: Final = TableMigration(
                 "completed_at": "new_status <> 'PENDING'",
             },
             twin=daily_update_twin,
+            # Two booleans know no "being worked on", "cancelled" or "nothing was to be found".
+            reverse=Reverse(
+                columns={
+                    "date": "t.update_date",
+                    "update_type": "t.update_type",
+                    "attempted": "t.status IN ('COMPLETED', 'FAILED', 'CANCELLED')",
+                    "data_found": "t.status = 'COMPLETED' AND t.data_found IS NOT FALSE",
+                    "notes": "t.notes",
+                },
+                changed=("attempted", "data_found", "notes"),
+            ),
         ),
     ),
 )

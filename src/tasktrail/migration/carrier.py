@@ -1,0 +1,64 @@
+"""Carries changes from the side that is the truth to the other one, whichever that is at the moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tasktrail.migration.reconcile import Reconciler
+from tasktrail.migration.reverse import WriteBack, ways_back
+from tasktrail.migration.session import Session
+from tasktrail.migration.state import REVERSED
+from tasktrail.migration.stragglers import apply_stragglers
+from tasktrail.migration.sync import apply_changes
+from tasktrail.migration.triggers import Side
+from tasktrail.migration.workspace import Workspace
+
+
+class Carrier:
+    """Carries changes over one connection."""
+
+    def __init__(self, workspace: Workspace, session: Session) -> None:
+        """Remember what to carry, and over which connection."""
+        self._workspace = workspace
+        self._session = session
+        self._truth: Side | None = None
+        self._reconcilers: list[Reconciler] = []
+        self._ways: list[WriteBack] = []
+
+    def carry(self) -> int:
+        """Carry over what was noted, until the queue is empty or only holds what came meanwhile.
+
+        Returns:
+            How many changes there were.
+
+        Raises:
+            WrongPhase: there is no migration.
+        """
+        state = self._workspace.journal.require(self._session, "carry changes over")
+        truth: Side = "new" if state.phase in REVERSED else "legacy"
+        if truth != self._truth:
+            # A row that somebody writes must not keep all later ones from arriving.
+            self._reconcilers = self._workspace.reconcilers(self._session, error_budget=None, truth=truth)
+            self._ways = ways_back(self._workspace, [one.staging for one in self._reconcilers])
+            self._truth = truth
+        if truth == "legacy":
+            return apply_changes(self._session, self._workspace, self._reconcilers)
+        return carry_back(self._session, self._workspace, self._reconcilers, self._ways)
+
+
+def carry_back(
+    session: Session, workspace: Workspace, reconcilers: Sequence[Reconciler], ways: Sequence[WriteBack]
+) -> int:
+    """Apply what old workers still wrote, then write back what changed on the new side.
+
+    Args:
+        session: outside any transaction.
+        workspace: the plan and the database.
+        reconcilers: of all tables, for the new side as the truth.
+        ways: of all routes.
+
+    Returns:
+        How many changes there were.
+    """
+    applied = apply_stragglers(session, workspace, reconcilers)
+    return applied + sum(way.apply(session) for way in ways)
