@@ -169,8 +169,10 @@ class TestCutover:
             writer.execute("UPDATE old_jobs SET payload = 'mine' WHERE id = 1")
             with pytest.raises(MigrationError, match=r"could not cut over.*a long transaction has it"):
                 Cutover(parallel, db).run(ANY)
-        triggers = db.value("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'tracking.job_tracking'::regclass "
-                            "AND NOT tgisinternal")  # fmt: skip
+        triggers = db.value(
+            "SELECT count(*) FROM pg_trigger WHERE tgrelid = 'tracking.job_tracking'::regclass "
+            "AND NOT tgisinternal"
+        )
 
         assert parallel.journal.require(db, "test").phase is Phase.PARALLEL
         assert triggers == 0
@@ -241,8 +243,10 @@ class TestWritingBack:
         self, cut_over: Workspace, db: Session
     ) -> None:
         db.run("ALTER TABLE old_jobs ADD CHECK (payload <> 'unheard of')")
-        db.run("INSERT INTO tracking.job_tracking (payload) SELECT CASE n WHEN 7 THEN 'unheard of' ELSE 'fine' "
-               "END FROM generate_series(1, 20) n")  # fmt: skip
+        db.run(
+            "INSERT INTO tracking.job_tracking (payload) SELECT CASE n WHEN 7 THEN 'unheard of' "
+            "ELSE 'fine' END FROM generate_series(1, 20) n"
+        )
         Carrier(cut_over, db).carry()
         drift = db.rows("SELECT found_by, what, found FROM tracking.tasktrail_drift WHERE healed_at IS NULL")
 
@@ -436,14 +440,13 @@ def test_the_direction_is_turned_again_and_again_while_both_sides_write(
             run_sql(engine, sql)
             written[side] += 1
 
-    old = threading.Thread(
-        target=write, args=("old", "INSERT INTO old_jobs (payload, state, made) VALUES ('old', 'ok', now())")
+    by_old = "INSERT INTO old_jobs (payload, state, made) VALUES ('old', 'ok', now())"
+    by_new = (
+        "INSERT INTO tracking.job_tracking (payload, status, celery_task_id, completed_at) "
+        "VALUES ('new', 'COMPLETED', 'c', now())"
     )
-    new = threading.Thread(
-        target=write,
-        args=("new", "INSERT INTO tracking.job_tracking (payload, status, celery_task_id, completed_at) "
-                     "VALUES ('new', 'COMPLETED', 'c', now())"),
-    )  # fmt: skip
+    old = threading.Thread(target=write, args=("old", by_old))
+    new = threading.Thread(target=write, args=("new", by_new))
     with carrying(parallel):
         old.start()
         new.start()

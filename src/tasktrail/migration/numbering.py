@@ -60,9 +60,10 @@ def number_on(session: Session, table: TableMigration, route: Route) -> None:
         MigrationError: the target has no sequence for its ids.
     """
     key = quoted(table.key[0])
+    source, target = qualified(table.source), qualified(route.target)
     last = session.value(
-        f"SELECT greatest((SELECT max({key})::bigint FROM {qualified(table.source)} "
-        f"WHERE {key} < {FIRST_NEW_ID}), (SELECT max(id) FROM {qualified(route.target)} WHERE id < {FIRST_NEW_ID}), 0)"
+        f"SELECT greatest((SELECT max({key})::bigint FROM {source} WHERE {key} < {FIRST_NEW_ID}), "
+        f"(SELECT max(id) FROM {target} WHERE id < {FIRST_NEW_ID}), 0)"
     )
     _restart(session, route, last + ROOM)
 
