@@ -223,4 +223,44 @@ def test_following_ends_with_sigterm_and_has_applied_what_came(
         process.kill()
 
     assert process.returncode == 0
-    assert "following the legacy tables" in out
+    assert "carrying changes over" in out
+
+
+def test_cutover_and_rollback_by_command(migrate: Run, engine: Engine) -> None:
+    copied(migrate)
+    assert migrate("verify").code == 0
+    early = migrate("cutover", "--yes")
+    assert (early.code, "go on with `tasktrail migrate parallel`" in early.err) == (1, True)
+    run_sql(engine, "UPDATE tracking.tasktrail_migrations SET phase = 'parallel'")
+    closed = migrate("cutover", "--yes", "--clean-passes", "0")
+    assert (closed.code, "quarantined as unknown_state" in closed.err) == (2, True)
+    checked = migrate("cutover", "--check", "--clean-passes", "0")
+    assert (checked.code, checked.out.count("closed: ")) == (2, 7)
+    run_sql(engine, "UPDATE tracking.tasktrail_raw SET accepted_at = now()")
+    checked = migrate("cutover", "--check", "--clean-passes", "0")
+    assert (checked.code, checked.out) == (
+        0,
+        "the gate is open; go on with `tasktrail migrate cutover --yes`\n",
+    )
+    assert migrate("cutover", "--clean-passes", "0").code == 2
+    turned = migrate("cutover", "--yes", "--clean-passes", "0", "--window", "1h30m")
+    assert (turned.code, turned.out) == (0, "the new tables are the truth\n")
+    assert migrate("cutover", "--yes").out == "the new tables were the truth already\n"
+    assert migrate("status").out.startswith("cut_over; go on with `tasktrail migrate archive`\n")
+    assert migrate("verify").code == 1
+    run_sql(engine, "INSERT INTO tracking.job_tracking (payload, status) VALUES ('x', 'COMPLETED')")
+    assert migrate("rollback").code == 2
+    checked = migrate("rollback", "--check")
+    assert (checked.code, checked.out.partition(";")[0]) == (0, "the legacy tables can hold everything")
+    assert json.loads(migrate("rollback", "--check", "--json").out) == []
+    assert migrate("sync").out == "the triggers were on already\n0 changes applied\n"
+    assert migrate("rollback", "--yes").out == "the legacy tables are the truth\n"
+    assert migrate("rollback", "--yes").out == "the legacy tables were the truth already\n"
+
+
+@pytest.mark.parametrize("text", ["", "7", "d", "7d 3h", "-1d", "7w", "9999999999d"])
+def test_a_length_of_time_that_is_none_is_refused_by_name(migrate: Run, text: str) -> None:
+    refused = migrate("cutover", "--window", text)
+
+    assert refused.code == 2
+    assert "length of time" in refused.err or "longer than" in refused.err

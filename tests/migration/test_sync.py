@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tasktrail.errors import MigrationError
-from tasktrail.migration import account, ddl, sync
+from tasktrail.migration import account, carrier, ddl, sync
 from tasktrail.migration.backfill import Backfill
 from tasktrail.migration.ddl import ensure_unique_index, with_short_locks
 from tasktrail.migration.session import Session
@@ -354,7 +354,7 @@ def test_the_equation_holds_at_every_moment_while_writers_write_and_rows_are_cop
 
     def follow() -> None:
         with workspace.session("follower") as follower:
-            sync.follow(follower, workspace, workspace.reconcilers(follower), follower_stop, interval=0.01)
+            carrier.follow(follower, workspace, follower_stop, interval=0.01)
 
     observer, follower = threading.Thread(target=observe), threading.Thread(target=follow)
     for thread in writers:

@@ -20,6 +20,7 @@ from rich.table import Table
 from tasktrail.cli.application import trail_of
 from tasktrail.cli.maintain import run_until_stopped
 from tasktrail.cli.migrate_plan import load_plan
+from tasktrail.migration import carrier
 from tasktrail.migration import sync as live_sync
 from tasktrail.migration.account import Account
 from tasktrail.migration.backfill import Backfill, Throttle
@@ -107,13 +108,11 @@ def sync_(
             typer.echo("the triggers are off, and the copy is gone")
             return
         typer.echo("the triggers are on" if runner.sync() else "the triggers were on already")
-        # A row that an old worker writes must not keep all later ones from arriving.
-        reconcilers = runner.workspace.reconcilers(runner.session, error_budget=None)
         if follow:
-            work = partial(live_sync.follow, runner.session, runner.workspace, reconcilers)
-            run_until_stopped(work, started=lambda: typer.echo("following the legacy tables"))
+            work = partial(carrier.follow, runner.session, runner.workspace)
+            run_until_stopped(work, started=lambda: typer.echo("carrying changes over"))
             return
-        applied = live_sync.apply_changes(runner.session, runner.workspace, reconcilers)
+        applied = carrier.Carrier(runner.workspace, runner.session).carry()
         typer.echo(f"{applied} changes applied")
 
 
@@ -198,7 +197,7 @@ def status(context: typer.Context, plan: Plan = None, as_json: AsJson = False) -
     with runner_of(context, plan, "migrate status") as runner:
         state = runner.journal.read(runner.session)
         events = runner.journal.events(runner.session)
-        lag = live_sync.lag(runner.session, runner.workspace)
+        lag = live_sync.lag(runner.session, runner.workspace, side=None)
     phase = state.phase.value if state else "not planned"
     command = NEXT_COMMAND[state.phase] if state else "tasktrail migrate plan"
     if as_json:

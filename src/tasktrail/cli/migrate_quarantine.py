@@ -9,6 +9,7 @@ import typer
 
 from tasktrail.cli.migrate import AsJson, Plan, runner_of
 from tasktrail.migration.quarantine import Quarantine
+from tasktrail.migration.state import MIRRORING
 
 app = typer.Typer(help="Legacy rows that somebody is to look at.", no_args_is_help=True)
 
@@ -52,7 +53,7 @@ def redrive(
 ) -> None:
     """Drive quarantined rows through the rules again, after one was changed."""
     with runner_of(context, plan, "migrate quarantine") as runner:
-        runner.journal.require(runner.session, "redrive")
+        runner.journal.require(runner.session, "redrive", *MIRRORING)
         reconcilers = runner.workspace.reconcilers(runner.session)
         done = Quarantine(runner.workspace).redrive(runner.session, reconcilers, table, reason)
     typer.echo(f"{done['driven']} rows were driven, {done['released']} are quarantined no more")

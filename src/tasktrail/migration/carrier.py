@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 
 from tasktrail.migration.reconcile import Reconciler
 from tasktrail.migration.reverse import WriteBack, ways_back
 from tasktrail.migration.session import Session
 from tasktrail.migration.state import REVERSED
 from tasktrail.migration.stragglers import apply_stragglers
-from tasktrail.migration.sync import apply_changes
+from tasktrail.migration.sync import Lag, apply_changes, lag
 from tasktrail.migration.triggers import Side
 from tasktrail.migration.workspace import Workspace
 
@@ -62,3 +63,30 @@ def carry_back(
     """
     applied = apply_stragglers(session, workspace, reconcilers)
     return applied + sum(way.apply(session) for way in ways)
+
+
+def follow(
+    session: Session,
+    workspace: Workspace,
+    stop: threading.Event,
+    *,
+    interval: float = 0.2,
+    report: Callable[[int, Lag], None] = lambda _, __: None,
+) -> None:
+    """Carry changes over as they come, until told to stop.
+
+    Args:
+        session: a connection of its own.
+        workspace: the plan and the database.
+        stop: ends it.
+        interval: rest when there is nothing to do, in seconds.
+        report: is told how many changes were carried over, and the lag before.
+    """
+    carrier = Carrier(workspace, session)
+    with session.alone(workspace.plan.name, "follower", doing="follow changes"):
+        while not stop.is_set():
+            before = lag(session, workspace, side=None)
+            applied = carrier.carry() if before.entries else 0
+            report(applied, before)
+            if not applied:
+                stop.wait(interval)

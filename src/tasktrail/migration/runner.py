@@ -16,9 +16,10 @@ from tasktrail.migration.ddl import ensure_unique_index
 from tasktrail.migration.dry_run import Prediction, differences, predict
 from tasktrail.migration.names import qualified
 from tasktrail.migration.numbering import number_apart
+from tasktrail.migration.reverse import ways_back
 from tasktrail.migration.session import Session
 from tasktrail.migration.staging import Staging
-from tasktrail.migration.state import MIRRORING, Phase, State
+from tasktrail.migration.state import MIRRORING, REVERSED, Phase, State
 from tasktrail.migration.verify import Verdict, verify_account, verify_checksums
 from tasktrail.migration.witness import verify_twins
 from tasktrail.migration.workspace import Workspace
@@ -98,7 +99,7 @@ class Runner:
             )
 
     def sync(self) -> bool:
-        """Put the triggers on the legacy tables, and apply what they noted.
+        """Put the triggers on: on the legacy tables, and once they are the truth on the new ones, too.
 
         Returns:
             Whether triggers were to be put on; a trigger that was lost or disabled is put on again.
@@ -106,16 +107,21 @@ class Runner:
         Raises:
             MigrationError: a lock was not had; the tables that have their triggers keep them.
         """
-        self._is_past("sync", Phase.EXPANDED, only=MIRRORING)
+        self._is_past("sync", Phase.EXPANDED, only=MIRRORING | REVERSED)
         stagings = self.workspace.stagings(self.session)
         missing = [staging for staging in stagings if sync.problems(self.session, staging)]
         for staging in missing:
             sync.install(self.session, self.workspace, staging)
+        phase = self.journal.require(self.session, "sync").phase
+        back = ways_back(self.workspace, stagings) if phase in REVERSED else []
+        lost = [way for way in back if way.noted.problems(self.session)]
+        for way in lost:
+            way.noted.install(self.session)
         account.create_view(self.session, self.workspace, stagings)
-        if self.journal.require(self.session, "sync").phase is Phase.EXPANDED:
+        if phase is Phase.EXPANDED:
             with self.session.transaction():
                 self.journal.move(self.session, Phase.SYNCING, step="sync")
-        return bool(missing)
+        return bool(missing or lost)
 
     def undo_sync(self) -> None:
         """Take the triggers off, and throw the copy away.

@@ -7,8 +7,6 @@ last state is noted.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -89,18 +87,18 @@ def problems(session: Session, staging: Staging) -> list[str]:
     return noted(staging).problems(session)
 
 
-def lag(session: Session, workspace: Workspace, side: Side = "legacy") -> Lag:
+def lag(session: Session, workspace: Workspace, side: Side | None = "legacy") -> Lag:
     """Return how far one side is behind the other.
 
     Args:
         session: a connection.
         workspace: the plan and the database.
-        side: where the changes were made, ``legacy`` or ``new``.
+        side: where the changes were made; None for both.
     """
     row = session.row(
         f"SELECT count(*) AS entries, "
         "coalesce(extract(epoch FROM clock_timestamp() - min(noted_at)), 0)::float8 AS seconds "
-        f"FROM {workspace.own('tasktrail_changes')} WHERE side = %(side)s",
+        f"FROM {workspace.own('tasktrail_changes')} WHERE %(side)s::text IS NULL OR side = %(side)s",
         side=side,
     )
     return Lag(row["entries"], row["seconds"]) if row else Lag(0, 0.0)
@@ -143,34 +141,6 @@ def apply_changes(session: Session, workspace: Workspace, reconcilers: list[Reco
         while taken := _apply_batch(session, workspace, reconciler, newest):
             applied += taken
     return applied
-
-
-def follow(
-    session: Session,
-    workspace: Workspace,
-    reconcilers: list[Reconciler],
-    stop: threading.Event,
-    *,
-    interval: float = 0.2,
-    report: Callable[[int, Lag], None] = lambda _, __: None,
-) -> None:
-    """Apply changes as they come, until told to stop.
-
-    Args:
-        session: a connection of its own.
-        workspace: the plan and the database.
-        reconcilers: of the tables whose changes are applied.
-        stop: ends it.
-        interval: rest when there is nothing to do, in seconds.
-        report: is told how many entries were applied, and the lag before.
-    """
-    with session.alone(workspace.plan.name, "follower", doing="follow changes"):
-        while not stop.is_set():
-            before = lag(session, workspace)
-            applied = apply_changes(session, workspace, reconcilers) if before.entries else 0
-            report(applied, before)
-            if not applied:
-                stop.wait(interval)
 
 
 def _apply_batch(session: Session, workspace: Workspace, reconciler: Reconciler, newest: int) -> int:
