@@ -171,7 +171,7 @@ class TableMigration:
     declared so, else it is quarantined as ``unknown_type``.
 
     Attributes:
-        name: of the migration, e.g. ``task_status``; its name in the ledger, at most 40 characters.
+        name: of the migration, e.g. that of the table; its name in the ledger, at most 40 characters.
         source: the legacy table, as ``schema.table``.
         key: its primary key.
         source_columns: the columns that the plan reads, each with the types it was written for, as
