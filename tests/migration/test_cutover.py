@@ -12,12 +12,13 @@ import psycopg
 import pytest
 from sqlalchemy import Engine
 
-from tasktrail.errors import GateClosed, MigrationError, WrongPhase
+from tasktrail.errors import DirectionTurned, GateClosed, MigrationError, WrongPhase
 from tasktrail.migration import locks, sync
 from tasktrail.migration.backfill import Backfill
 from tasktrail.migration.carrier import Carrier
 from tasktrail.migration.cutover import Cutover
 from tasktrail.migration.gate import Conditions
+from tasktrail.migration.reverse import ways_back
 from tasktrail.migration.rollback import Rollback
 from tasktrail.migration.runner import Runner
 from tasktrail.migration.session import Session
@@ -195,6 +196,47 @@ class TestCutover:
 def _cut_over(workspace: Workspace) -> None:
     with workspace.session("cut over") as session:
         Cutover(workspace, session).run(ANY)
+
+
+class TestWhoeverBeganBeforeTheTurn:
+    def test_applies_no_legacy_change_after_the_cutover_as_if_it_were_the_truth(
+        self, parallel: Workspace, db: Session
+    ) -> None:
+        with parallel.session("follower") as late:
+            reconcilers = parallel.reconcilers(late, error_budget=None)
+            Cutover(parallel, db).run(ANY)
+            db.run("UPDATE tracking.job_tracking SET status = 'COMPLETED', worker = 'w' WHERE id = 5")
+            Carrier(parallel, db).carry()
+            db.run("UPDATE old_jobs SET state = 'broken' WHERE id = 5")
+            with pytest.raises(DirectionTurned):
+                sync.apply_changes(late, parallel, reconcilers)
+
+        assert db.value("SELECT status FROM tracking.job_tracking WHERE id = 5") == "COMPLETED"
+        assert sync.lag(db, parallel).entries == 1
+
+    def test_writes_nothing_back_after_a_rollback(self, cut_over: Workspace, db: Session) -> None:
+        with cut_over.session("follower") as late:
+            stagings = [one.staging for one in cut_over.reconcilers(late, truth="new")]
+            ways = ways_back(cut_over, stagings)
+            Rollback(cut_over, db).run()
+            db.run("INSERT INTO tracking.tasktrail_changes (side, table_name, source_key, operation) "
+                   "VALUES ('new', 'old_jobs.jobs', '1', 'U')")  # fmt: skip
+            db.run("UPDATE old_jobs SET state = 'broken' WHERE id = 1")
+            with pytest.raises(DirectionTurned):
+                for way in ways:
+                    way.apply(late)
+
+        assert db.value("SELECT state FROM old_jobs WHERE id = 1") == "broken"
+
+    def test_is_told_so_and_goes_on_in_the_new_direction(self, parallel: Workspace, db: Session) -> None:
+        with parallel.session("follower") as late:
+            carrier = Carrier(parallel, late)
+            carrier.carry()
+            Cutover(parallel, db).run(ANY)
+            db.run("UPDATE tracking.job_tracking SET status = 'CANCELLED', worker = 'w' WHERE id = 5")
+            until(lambda: carrier.carry() == 1)
+
+        assert db.value("SELECT state FROM old_jobs WHERE id = 5") == "dropped"
 
 
 class TestWritingBack:

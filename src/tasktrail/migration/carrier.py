@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
+from tasktrail.errors import DirectionTurned
 from tasktrail.migration.reconcile import Reconciler
 from tasktrail.migration.reverse import WriteBack, ways_back
 from tasktrail.migration.session import Session
@@ -42,9 +43,12 @@ class Carrier:
             self._reconcilers = self._workspace.reconcilers(self._session, error_budget=None, truth=truth)
             self._ways = ways_back(self._workspace, [one.staging for one in self._reconcilers])
             self._truth = truth
-        if truth == "legacy":
-            return apply_changes(self._session, self._workspace, self._reconcilers)
-        return carry_back(self._session, self._workspace, self._reconcilers, self._ways)
+        try:
+            if truth == "legacy":
+                return apply_changes(self._session, self._workspace, self._reconcilers)
+            return carry_back(self._session, self._workspace, self._reconcilers, self._ways)
+        except DirectionTurned:
+            return 0
 
 
 def carry_back(

@@ -86,6 +86,7 @@ class Reconciler:
             How many keys ``fill`` named.
 
         Raises:
+            DirectionTurned: the other side has become the truth; nothing was changed.
             ErrorBudgetExceeded: more rows failed than may; nothing of this transaction is kept.
         """
         self.staging.create(session)
@@ -107,6 +108,7 @@ class Reconciler:
     ) -> int:
         with session.snapshot():
             session.run(NOT_NOTED)
+            self.staging.require_direction(session, self.migration)
             count = self.within(session, fill, chunk)
             if finish is not None:
                 finish(session, count)

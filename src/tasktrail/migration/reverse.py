@@ -72,6 +72,9 @@ class WriteBack:
 
         Returns:
             How many rows were written back, or found to be impossible.
+
+        Raises:
+            DirectionTurned: the legacy side has become the truth; nothing was changed.
         """
         newest = newest_entry(session, self.workspace, "new", self.name)
         if newest is None:
@@ -153,6 +156,7 @@ class WriteBack:
             try:
                 with session.snapshot():
                     session.run(NOT_NOTED)
+                    self.staging.require_direction(session, self.workspace.plan.name)
                     written = self.within(session, keys, newest)
                     settle(session, self.workspace, "unwritable", [self._said(key) for key in keys])
                     return written

@@ -113,6 +113,8 @@ class Rollback:
                 way.within(self.session, way.waiting(self.session, newest), newest)
         if sync.lag(self.session, self.workspace, "new").entries:
             raise NotDrained
+        for reason in self._being_worked_on(ways):
+            raise GateClosed(self.workspace.plan.name, "roll back", [reason])
         for way in ways:
             self._hold(way)
             if way.route.keeps_ids:

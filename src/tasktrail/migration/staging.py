@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from tasktrail.errors import DirectionTurned
 from tasktrail.migration.expressions import literal
 from tasktrail.migration.names import in_schema, listed, matching, qualified, quoted
 from tasktrail.migration.plan import Route
 from tasktrail.migration.session import Session
+from tasktrail.migration.state import REVERSED
 from tasktrail.migration.transform import Transform
 from tasktrail.migration.triggers import Side
 
@@ -76,6 +78,23 @@ class Staging:
     def key_columns(self) -> str:
         """The typed columns of a key in the working tables."""
         return ", ".join(f"_k{number}" for number in range(len(self.transform.table.key)))
+
+    def require_direction(self, session: Session, migration: str) -> None:
+        """Make sure that the side is still the truth that was it when the work began.
+
+        Args:
+            session: within the transaction that carries changes over, under the lock of the table.
+            migration: name of the plan.
+
+        Raises:
+            DirectionTurned: it is not.
+        """
+        phase = session.value(
+            f"SELECT phase FROM {in_schema(self.schema, 'tasktrail_migrations')} WHERE name = %(name)s",
+            name=migration,
+        )
+        if (phase in REVERSED) != (self.truth == "new"):
+            raise DirectionTurned
 
     def create(self, session: Session) -> None:
         """Make the tables on a connection, unless it has them."""
