@@ -24,6 +24,7 @@
     │   ├── WrongPhase               the step is out of order
     │   ├── GateClosed               a condition of the step is not met
     │   ├── DirectionTurned          the other side has become the truth
+    │   ├── StepInterrupted          the database ended the step
     │   └── ErrorBudgetExceeded      more rows failed than may fail
     ├── AttemptLost                  an attempt ended without a word from its body
     │   ├── WorkerLost               its process died
@@ -223,6 +224,18 @@ class GateClosed(MigrationError):
 
 class DirectionTurned(MigrationError):
     """Another side has become the truth meanwhile; nothing was carried over in the old direction."""
+
+
+class StepInterrupted(MigrationError):
+    """The database ended the step."""
+
+    def __init__(self, command: str, reason: str) -> None:
+        self.command = command
+        self.reason = reason
+        super().__init__(
+            f"interrupted: {reason.rstrip('.')}. What was committed before is kept, the rest was undone; "
+            f"go on with `{command}`"
+        )
 
 
 class ErrorBudgetExceeded(MigrationError):

@@ -223,8 +223,7 @@ class TestWhoeverBeganBeforeTheTurn:
                    "VALUES ('new', 'old_jobs.jobs', '1', 'U')")  # fmt: skip
             db.run("UPDATE old_jobs SET state = 'broken' WHERE id = 1")
             with pytest.raises(DirectionTurned):
-                for way in ways:
-                    way.apply(late)
+                [way.apply(late) for way in ways]
 
         assert db.value("SELECT state FROM old_jobs WHERE id = 1") == "broken"
 

@@ -35,6 +35,7 @@ from tasktrail.errors import (
     PlanRefused,
     RetryIn,
     SchemaOutdated,
+    StepInterrupted,
     TasktrailError,
     TimeLimit,
     TrackingError,
@@ -107,6 +108,13 @@ EXAMPLES: list[tuple[TasktrailError, str]] = [
     (
         DirectionTurned(),
         "Another side has become the truth meanwhile; nothing was carried over in the old direction.",
+    ),
+    (
+        StepInterrupted("tasktrail migrate backfill", "the disk is full."),
+        (
+            "interrupted: the disk is full. What was committed before is kept, the rest was undone; "
+            "go on with `tasktrail migrate backfill`"
+        ),
     ),
     (
         ErrorBudgetExceeded("orders", 3, 2, ["7: value too long"]),

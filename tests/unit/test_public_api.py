@@ -46,6 +46,7 @@ PUBLIC = [
     "SchemaOutdated",
     "Settings",
     "Status",
+    "StepInterrupted",
     "TasktrailError",
     "TimeLimit",
     "TrackedTask",

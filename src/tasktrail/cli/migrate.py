@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,11 +21,13 @@ from rich.table import Table
 from tasktrail.cli.application import trail_of
 from tasktrail.cli.maintain import run_until_stopped
 from tasktrail.cli.migrate_plan import load_plan
-from tasktrail.migration import carrier
 from tasktrail.migration import sync as live_sync
 from tasktrail.migration.account import Account
 from tasktrail.migration.backfill import Backfill, Throttle
 from tasktrail.migration.backfill import Progress as Copied
+from tasktrail.migration.carrier import Carrier
+from tasktrail.migration.follower import keep_following
+from tasktrail.migration.interruption import explained
 from tasktrail.migration.runner import Runner
 from tasktrail.migration.state import NEXT_COMMAND
 from tasktrail.migration.sync import Lag
@@ -56,11 +59,12 @@ def runner_of(context: typer.Context, plan: str | None, purpose: str) -> Iterato
 
     Raises:
         ConfigurationError: no plan is named, or what is named is none.
+        StepInterrupted: the database ended the command.
     """
     trail = trail_of(context)
     workspace = Workspace(load_plan(plan), trail.engines, trail.schema)
     try:
-        with workspace.session(purpose) as session:
+        with explained(f"tasktrail {purpose}"), workspace.session(purpose) as session:
             yield Runner(workspace, session)
     finally:
         trail.engines.dispose()
@@ -108,12 +112,16 @@ def sync_(
             typer.echo("the triggers are off, and the copy is gone")
             return
         typer.echo("the triggers are on" if runner.sync() else "the triggers were on already")
-        if follow:
-            work = partial(carrier.follow, runner.session, runner.workspace)
-            run_until_stopped(work, started=lambda: typer.echo("carrying changes over"))
-            return
-        applied = carrier.Carrier(runner.workspace, runner.session).carry()
-        typer.echo(f"{applied} changes applied")
+        workspace = runner.workspace
+        if not follow:
+            applied = Carrier(workspace, runner.session).carry()
+            typer.echo(f"{applied} changes applied")
+    if follow:
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
+        with explained("tasktrail migrate sync --follow"):
+            run_until_stopped(
+                partial(keep_following, workspace), started=lambda: typer.echo("carrying changes over")
+            )
 
 
 @app.command()

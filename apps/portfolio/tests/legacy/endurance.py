@@ -1,0 +1,313 @@
+"""The endurance run: many dirty rows are migrated while old workers write, and an oracle judges the end.
+
+::
+
+    python -m apps.portfolio.tests.legacy.endurance --rows 1000000
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from apps.portfolio.tests.legacy import oracle
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import Engine, NullPool, create_engine
+
+from portfolio.database import upgrade
+from portfolio.legacy.generate import generate
+from portfolio.legacy.plan import PLAN
+from portfolio.legacy.simulate import Simulation, Summary
+from portfolio.models import TRACKING_SCHEMA
+from tasktrail.embedded import EmbeddedPostgres
+from tasktrail.engines import Engines
+from tasktrail.migration import account, sync
+from tasktrail.migration.backfill import Backfill, Throttle
+from tasktrail.migration.follower import keep_following
+from tasktrail.migration.runner import Runner
+from tasktrail.migration.sync import Lag
+from tasktrail.migration.workspace import Workspace
+from tasktrail.settings import sqlalchemy_url
+from tests.waiting import until
+
+UNTIL: Final = date(2026, 11, 1)
+"""The last day that the generated rows are about."""
+
+MOST_SLOWDOWN: Final = 1.5
+"""How much longer the 99th percentile of the old workers' writes may be during the migration."""
+
+LONGEST_WRITE: Final = 0.5
+"""How long no write of an old worker may take during the migration, in seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a run is like.
+
+    Attributes:
+        rows: how many legacy rows there are at first.
+        dirty: which part of them is dirty.
+        writers: how many processes write.
+        rate: writes a second, of all of them.
+        seconds: how long the baseline takes, and the writing during the migration at least.
+        looks: how often the account is taken during the migration, at least.
+        share: part of the time in which the backfill works.
+        chunk_size: rows in a chunk; None for what the plan says.
+        seed: of rows and writers.
+    """
+
+    rows: int
+    dirty: float = 0.05
+    writers: int = 8
+    rate: float = 500.0
+    seconds: float = 30.0
+    looks: int = 10
+    share: float = 1.0
+    chunk_size: int | None = None
+    seed: int = 1
+
+
+@dataclass(slots=True)
+class Report:
+    """What came of a run.
+
+    Attributes:
+        violations: what must not be, in words; empty when all is well.
+        missed: figures that are not as they should be, in words.
+        baseline: the writers without triggers.
+        migrating: the writers during sync and backfill.
+        figures: further numbers.
+    """
+
+    violations: list[str] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
+    baseline: Summary | None = None
+    migrating: Summary | None = None
+    figures: dict[str, str] = field(default_factory=dict)
+
+
+class Observer:
+    """Takes the account all along, each time in one statement, and remembers what was wrong."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.looks = 0
+        self.longest = 0.0
+        self.violations: list[str] = []
+        self._workspace = workspace
+
+    def look_until(self, stop: threading.Event) -> None:
+        """Look again and again; at the first imbalance it ends."""
+        with self._workspace.session("observer") as session:
+            stagings = self._workspace.stagings(session)
+            while not stop.is_set() and not self.violations:
+                began = time.monotonic()
+                seen = account.take(session, self._workspace, stagings)
+                self.longest = max(self.longest, time.monotonic() - began)
+                self.looks += 1
+                if not seen.is_balanced:
+                    self.violations.extend(seen.equation(name) for name in seen.tables)
+
+    def check(self) -> None:
+        """Raise an AssertionError when a look found an imbalance."""
+        assert not self.violations, self.violations
+
+
+def run(options: Options, folder: Path, say: Callable[[str], None] = lambda _: None) -> Report:
+    """Generate, measure the baseline, migrate under fire, drain, and judge.
+
+    Args:
+        options: what the run is like.
+        folder: of the database server; another user must be able to enter it.
+        say: is told what begins.
+    """
+    report = Report()
+    server = EmbeddedPostgres(folder / "postgres")
+    engine = create_engine(sqlalchemy_url(server.start()), poolclass=NullPool)
+    try:
+        with _timed(report, "generate", say):
+            upgrade(engine)
+            generate(engine, rows=options.rows, dirty=options.dirty, seed=options.seed, until=UNTIL)
+        _migrate(options, engine, Workspace(PLAN, Engines(server.url), TRACKING_SCHEMA), report, say)
+        with _timed(report, "compare every row with the oracle", say):
+            report.violations.extend(oracle.differences(server.url))
+    finally:
+        engine.dispose()
+        server.stop("immediate")
+    _judge_figures(report)
+    return report
+
+
+def _migrate(
+    options: Options, engine: Engine, workspace: Workspace, report: Report, say: Callable[[str], None]
+) -> None:
+    observer = Observer(workspace)
+    lags: list[Lag] = []
+    with workspace.session("endurance") as session, _beside(observer.look_until):
+        runner = Runner(workspace, session)
+        with _timed(report, "dry run", say):
+            runner.plan()
+        runner.expand()
+        # The observer looks during both, so that the two differ by the migration and nothing else.
+        with _timed(report, "write without triggers", say), _writers(options, engine, 0) as simulation:
+            _write_for(options.seconds)
+            report.baseline = simulation.stop()
+        looks = observer.looks
+        with _writers(options, engine, 1) as simulation:
+            began = time.monotonic()
+            with _timed(report, "put triggers on", say):
+                runner.sync()
+            with _beside(partial(keep_following, workspace, report=lambda _, lag: lags.append(lag))):
+                with _timed(report, "backfill", say):
+                    runner.backfill(_backfill(options, workspace, observer))
+                _write_for(options.seconds - (time.monotonic() - began))
+                until(lambda: observer.check() or observer.looks - looks >= options.looks, seconds=600)
+                report.migrating = simulation.stop()
+                with _timed(report, "drain", say):
+                    until(lambda: not sync.lag(session, workspace).entries, seconds=600)
+        found = runner.account()
+    report.violations.extend(observer.violations)
+    if not found.is_balanced or found.total("pending"):
+        report.violations.extend(found.equation(name) for name in found.tables)
+    report.figures |= {
+        "looks at the account": str(observer.looks - looks),
+        "longest look": f"{observer.longest:.1f} s",
+        "largest lag": f"{max(lag.entries for lag in lags)} changes",
+        "oldest change": f"{max(lag.seconds for lag in lags):.1f} s",
+        **{name: found.equation(name).partition(": ")[2] for name in found.tables},
+    }
+    backfill = float(report.figures["seconds to backfill"])
+    report.figures["backfill"] = f"{found.source_rows() / backfill:.0f} rows/s"
+
+
+def _backfill(options: Options, workspace: Workspace, observer: Observer) -> Backfill:
+    return Backfill(
+        workspace,
+        chunk_size=options.chunk_size,
+        throttle=Throttle(share=options.share),
+        report=lambda _: observer.check(),
+    )
+
+
+@contextmanager
+def _beside(work: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Let something work on a thread of its own; what it raises is raised at the end."""
+    stop, failures = threading.Event(), list[BaseException]()
+
+    def body() -> None:
+        try:
+            work(stop)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+@contextmanager
+def _timed(report: Report, what: str, say: Callable[[str], None]) -> Iterator[None]:
+    say(what)
+    began = time.monotonic()
+    yield
+    report.figures[f"seconds to {what}"] = f"{time.monotonic() - began:.2f}"
+
+
+def _writers(options: Options, engine: Engine, number: int) -> Simulation:
+    seed = options.seed + number
+    return Simulation(engine.url, rate=options.rate, processes=options.writers, seed=seed)
+
+
+def _write_for(seconds: float) -> None:
+    """Let the old workers write for a while: what is measured is what they do in it."""
+    threading.Event().wait(max(seconds, 0.0))
+
+
+def _judge_figures(report: Report) -> None:
+    baseline, migrating = report.baseline, report.migrating
+    assert baseline is not None
+    assert migrating is not None
+    for name, summary in (("without triggers", baseline), ("during the migration", migrating)):
+        if summary.errors:
+            errors = f"{dict(summary.errors)}, first {summary.first_error}"
+            report.violations.append(f"old workers met errors {name}: {errors}")
+    ratio = migrating.p99 / baseline.p99
+    report.figures["p99 of a write, as a multiple"] = f"{ratio:.2f}"
+    if ratio > MOST_SLOWDOWN:
+        report.missed.append(f"p99 of a write is {ratio:.2f} times the baseline's, at most {MOST_SLOWDOWN}")
+    if migrating.longest >= LONGEST_WRITE:
+        longest = f"{1000 * migrating.longest:.0f} ms"
+        report.missed.append(f"a write took {longest}, it must be under {1000 * LONGEST_WRITE:.0f}")
+
+
+def show(report: Report, options: Options, console: Console) -> None:
+    """Print a report."""
+    table = Table("", "without triggers", "during the migration", title=str(options), title_justify="left")
+    lines: dict[str, Callable[[Summary], str]] = {
+        "writes": lambda summary: str(summary.changes.total()),
+        "writes/s": lambda summary: f"{summary.changes_per_second:.0f}",
+        "p50 of a write": lambda summary: f"{1000 * summary.p50:.1f} ms",
+        "p99 of a write": lambda summary: f"{1000 * summary.p99:.1f} ms",
+        "longest write": lambda summary: f"{1000 * summary.longest:.0f} ms",
+        "errors": lambda summary: str(summary.errors.total()),
+    }
+    for name, of in lines.items():
+        table.add_row(name, *(of(one) for one in (report.baseline, report.migrating) if one))
+    table.add_section()
+    for name, figure in report.figures.items():
+        table.add_row(name, "", figure)
+    console.print(table)
+    for sentence in (*report.violations, *report.missed):
+        console.print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
+    verdict = "FAILED" if report.violations or report.missed else "all is well"
+    console.print(verdict, style="bold")
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """Lend a folder that PostgreSQL's user may enter; it is deleted in the end."""
+    with TemporaryDirectory(prefix="endurance-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+def main() -> int:
+    """Run from the command line; return 0 when every row arrived and every figure is as it should be."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rows", type=int, default=1_000_000, help="legacy rows at first")
+    parser.add_argument("--dirty", type=float, default=0.05, help="part of them that is dirty")
+    parser.add_argument("--writers", type=int, default=8, help="processes that write")
+    parser.add_argument("--rate", type=float, default=500.0, help="writes a second, of all of them")
+    parser.add_argument("--seconds", type=float, default=30.0, help="length of the baseline")
+    parser.add_argument("--share", type=float, default=1.0, help="part of the time in which rows are copied")
+    parser.add_argument("--chunk-size", type=int, help="rows in a chunk")
+    parser.add_argument("--seed", type=int, default=1)
+    options = Options(**vars(parser.parse_args()))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    console = Console(width=130)
+    with scratch() as folder:
+        report = run(options, folder, console.print)
+    show(report, options, console)
+    return 1 if report.violations or report.missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
