@@ -47,9 +47,6 @@ class Lag:
 def install(session: Session, workspace: Workspace, staging: Staging) -> None:
     """Put the triggers on a legacy table, and set the bound of its backfill.
 
-    Both happen under the lock that putting on a trigger takes, which waits for all who are writing. So a
-    row that is committed later is noted by a trigger, and all others are below the bound.
-
     Args:
         session: outside any transaction.
         workspace: the plan and the database.
@@ -58,30 +55,42 @@ def install(session: Session, workspace: Workspace, staging: Staging) -> None:
     Raises:
         MigrationError: the lock was not had; nothing was changed.
     """
+    with_short_locks(
+        session,
+        f"put triggers on {staging.transform.table.source}",
+        lambda db: put_on(db, workspace, staging),
+    )
+
+
+def put_on(session: Session, workspace: Workspace, staging: Staging) -> None:
+    """Put the triggers on a legacy table, and set the bound of its backfill, if it has none.
+
+    Both happen under the lock that putting on a trigger takes, which waits for all who are writing. So a
+    row that is committed later is noted by a trigger, and all others are below the bound.
+
+    Args:
+        session: within a transaction.
+        workspace: the plan and the database.
+        staging: of the table.
+    """
     transform = staging.transform
     table, source = transform.table, transform.source
     key = key_text("s", table.key)
     newest = (
         f"SELECT {key} FROM {source} s ORDER BY {', '.join(f's.{quoted(k)} DESC' for k in table.key)} LIMIT 1"
     )
-
     changes = _resolved(session, workspace.own("tasktrail_changes"))
-
-    def work(db: Session) -> None:
-        db.run(_function(workspace, staging, changes, _resolved(db, source)))
-        for event, (when, transition) in EVENTS.items():
-            db.run(
-                f"CREATE OR REPLACE TRIGGER {_trigger(staging, event)} {when} ON {source} {transition} "
-                f"FOR EACH STATEMENT EXECUTE FUNCTION {_function_name(workspace, staging)}()"
-            )
-            db.run(f"ALTER TABLE {source} ENABLE ALWAYS TRIGGER {_trigger(staging, event)}")
-        db.run(
-            f"INSERT INTO {workspace.own('tasktrail_migration_tables')} (migration, table_name, bound) "
-            f"VALUES ({literal(workspace.plan.name)}, {literal(table.name)}, ({newest})) ON "
-            "CONFLICT DO NOTHING"
+    session.run(_function(workspace, staging, changes, _resolved(session, source)))
+    for event, (when, transition) in EVENTS.items():
+        session.run(
+            f"CREATE OR REPLACE TRIGGER {_trigger(staging, event)} {when} ON {source} {transition} "
+            f"FOR EACH STATEMENT EXECUTE FUNCTION {_function_name(workspace, staging)}()"
         )
-
-    with_short_locks(session, f"put triggers on {table.source}", work)
+        session.run(f"ALTER TABLE {source} ENABLE ALWAYS TRIGGER {_trigger(staging, event)}")
+    session.run(
+        f"INSERT INTO {workspace.own('tasktrail_migration_tables')} (migration, table_name, bound) "
+        f"VALUES ({literal(workspace.plan.name)}, {literal(table.name)}, ({newest})) ON CONFLICT DO NOTHING"
+    )
 
 
 def uninstall(session: Session, workspace: Workspace, staging: Staging) -> None:
@@ -90,18 +99,28 @@ def uninstall(session: Session, workspace: Workspace, staging: Staging) -> None:
     Raises:
         MigrationError: the lock was not had; nothing was changed.
     """
-    table = staging.transform.table
+    with_short_locks(
+        session,
+        f"take the triggers off {staging.transform.table.source}",
+        lambda db: take_off(db, workspace, staging),
+    )
 
-    def work(db: Session) -> None:
-        for event in EVENTS:
-            db.run(f"DROP TRIGGER IF EXISTS {_trigger(staging, event)} ON {staging.transform.source}")
-        db.run(f"DROP FUNCTION IF EXISTS {_function_name(workspace, staging)}()")
-        db.run(
-            f"DELETE FROM {workspace.own('tasktrail_changes')} "
-            f"WHERE side = 'legacy' AND table_name = {literal(table.name)}"
-        )
 
-    with_short_locks(session, f"take the triggers off {table.source}", work)
+def take_off(session: Session, workspace: Workspace, staging: Staging) -> None:
+    """Take the triggers off a legacy table, and forget what they noted.
+
+    Args:
+        session: within a transaction.
+        workspace: the plan and the database.
+        staging: of the table.
+    """
+    for event in EVENTS:
+        session.run(f"DROP TRIGGER IF EXISTS {_trigger(staging, event)} ON {staging.transform.source}")
+    session.run(f"DROP FUNCTION IF EXISTS {_function_name(workspace, staging)}()")
+    session.run(
+        f"DELETE FROM {workspace.own('tasktrail_changes')} "
+        f"WHERE side = 'legacy' AND table_name = {literal(staging.transform.table.name)}"
+    )
 
 
 def problems(session: Session, staging: Staging) -> list[str]:
