@@ -239,6 +239,9 @@ def _compared(path: str, recorded: Any, found: Any, ignored: Collection[str]) ->
             return
         for one, other in zip(recorded, found, strict=True):
             yield from _compared(f"{path}.{one['name']}", one, other, ignored)
+    elif isinstance(recorded, list) and isinstance(found, list):
+        yield from (f"{path}: {one!r} recorded, not found" for one in recorded if one not in found)
+        yield from (f"{path}: {one!r} found, not recorded" for one in found if one not in recorded)
     elif recorded != found:
         yield f"{path}: {recorded!r} recorded, {found!r} found"
 

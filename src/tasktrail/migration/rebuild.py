@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import psycopg
@@ -125,24 +125,28 @@ def give_away(session: Session, definition: Definition) -> list[str]:
     Returns:
         What could not be done, in words.
     """
-    notes = []
+    notes: list[str] = []
     things = [("TABLE", definition), *(("SEQUENCE", one) for one in definition["sequences"])]
     for kind, thing in things:
         name = thing["written"]
-        is_identity = thing.get("is_identity", False)  # such a one has its table's owner
-        statements = [] if is_identity else [f"ALTER {kind} {name} OWNER TO {quoted(thing['owner'])}"]
-        statements += [f"REVOKE ALL ON {kind} {name} FROM {role}" for role in _grantees(session, name)]
-        statements += [_grant(kind, name, grant) for grant in thing["grants"]]
-        for statement in statements:
-            try:
-                with session.transaction():
-                    session.run(statement)
-            except psycopg.errors.Error as error:
-                if not isinstance(
-                    error, psycopg.errors.InsufficientPrivilege | psycopg.errors.UndefinedObject
-                ):
-                    raise
-                notes.append(f"`{statement}` was refused: {error.diag.message_primary}")
+        if not thing.get("is_identity", False):  # such a sequence has its table's owner
+            notes += _tried(session, [f"ALTER {kind} {name} OWNER TO {quoted(thing['owner'])}"])
+        notes += _tried(
+            session, [f"REVOKE ALL ON {kind} {name} FROM {role}" for role in _grantees(session, name)]
+        )
+        notes += _tried(session, [_grant(kind, name, grant) for grant in thing["grants"]])
+    return notes
+
+
+def _tried(session: Session, statements: Sequence[str]) -> list[str]:
+    """Run statements, and return in words which the server refused for want of a right or a role."""
+    notes = []
+    for statement in statements:
+        try:
+            with session.transaction():
+                session.run(statement)
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedObject) as error:
+            notes.append(f"`{statement}` was refused: {error.diag.message_primary}")
     return notes
 
 
