@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from tasktrail.migration.difference import Difference
@@ -122,6 +123,25 @@ class WriteBack:
         session.run(self._note)
         session.run(self._note_older)
         return int(session.value(f"SELECT count(*) FROM {self._work}"))
+
+    def note_since(self, session: Session, moment: datetime) -> None:
+        """Note all rows that changed or went since a moment at which no trigger was on any more.
+
+        Args:
+            session: within a transaction.
+            moment: from then on.
+        """
+        target, key = qualified(self.route.target), key_text("t", self.route.key)
+        session.run(
+            f"INSERT INTO {self._changes} (side, table_name, source_key, operation) "
+            f"SELECT 'new', {literal(self.name)}, {key}, 'U' FROM {target} t "
+            "WHERE t.updated_at >= %(moment)s OR t.created_at >= %(moment)s "
+            f"UNION ALL SELECT 'new', {literal(self.name)}, l.target_key, 'D' FROM {self.staging.ledger} l "
+            f"WHERE {self.staging.is_known} AND l.route = {literal(self.route.name)} "
+            "AND l.disposition = 'migrated' AND l.target_key IS NOT NULL "
+            f"AND NOT EXISTS (SELECT FROM {target} t WHERE t.id = l.target_id)",
+            moment=moment,
+        )
 
     def waiting(self, session: Session, newest: int) -> list[str]:
         """Return the keys of a batch of entries of the queue, the oldest first.

@@ -12,6 +12,7 @@ from tasktrail.errors import GateClosed
 from tasktrail.migration import account, sync
 from tasktrail.migration.account import Account
 from tasktrail.migration.backfill import Backfill
+from tasktrail.migration.copies import as_archived
 from tasktrail.migration.ddl import ensure_unique_index
 from tasktrail.migration.dry_run import Prediction, differences, predict
 from tasktrail.migration.names import qualified
@@ -208,8 +209,11 @@ class Runner:
         return verdicts
 
     def account(self) -> Account:
-        """Take the account."""
-        return account.take(self.session, self.workspace, self.workspace.stagings(self.session))
+        """Take the account; once the legacy tables were dropped, of their archives."""
+        state = self.journal.read(self.session)
+        is_dropped = state is not None and state.phase is Phase.DROPPED
+        workspace = as_archived(self.workspace) if is_dropped else self.workspace
+        return account.take(self.session, workspace, workspace.stagings(self.session))
 
     def _is_past(self, step: str, before: Phase, only: frozenset[Phase] | None = None) -> bool:
         """Return whether a step is done; refuse it where it cannot be done at all, or with another plan."""

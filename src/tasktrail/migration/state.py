@@ -175,6 +175,7 @@ class Journal:
         step: str,
         sources: frozenset[Phase] | None = None,
         window: timedelta | None = None,
+        keep_window: bool = False,
         **details: Any,
     ) -> None:
         """Change the phase, if it is one from which that is allowed, and say so in the log.
@@ -185,6 +186,7 @@ class Journal:
             step: what is being done, in words.
             sources: the phases from which; by default those that TRANSITIONS leads from.
             window: how long the new phase is to last at least.
+            keep_window: let the new phase last as long as the present one was to, instead.
             **details: for the log.
 
         Raises:
@@ -193,13 +195,15 @@ class Journal:
         allowed = sources or frozenset(source for source, reached in TRANSITIONS if reached is target)
         was = session.value(
             f"UPDATE {self._migrations} m SET phase = %(target)s, phase_since = clock_timestamp(), "
-            "is_holding = %(holds)s, window_ends_at = clock_timestamp() + %(window)s::interval "
+            "is_holding = %(holds)s, window_ends_at = CASE WHEN %(keep)s THEN m.window_ends_at "
+            "ELSE clock_timestamp() + %(window)s::interval END "
             f"FROM (SELECT phase FROM {self._migrations} WHERE name = "
             "%(name)s FOR UPDATE) o "
             "WHERE m.name = %(name)s AND m.phase = ANY(%(allowed)s) RETURNING o.phase",
             target=target.value,
             holds=target in HOLDING,
             window=window,
+            keep=keep_window,
             name=self.plan.name,
             allowed=[phase.value for phase in allowed],
         )

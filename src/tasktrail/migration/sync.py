@@ -45,9 +45,6 @@ def noted(staging: Staging) -> Noted:
 def install(session: Session, workspace: Workspace, staging: Staging) -> None:
     """Put the triggers on a legacy table, and set the bound of its backfill.
 
-    Both happen under the lock that putting on a trigger takes, which waits for all who are writing. So a
-    row that is committed later is noted by a trigger, and all others are below the bound.
-
     Args:
         session: outside any transaction.
         workspace: the plan and the database.
@@ -56,21 +53,31 @@ def install(session: Session, workspace: Workspace, staging: Staging) -> None:
     Raises:
         MigrationError: the lock was not had; nothing was changed.
     """
+    with_short_locks(
+        session,
+        f"put triggers on {staging.transform.table.source}",
+        lambda db: put_on(db, workspace, staging),
+    )
+
+
+def put_on(session: Session, workspace: Workspace, staging: Staging) -> None:
+    """Put the triggers on a legacy table, and set the bound of its backfill, if it has none.
+
+    Args:
+        session: within a transaction.
+        workspace: the plan and the database.
+        staging: of the table.
+    """
     table, source = staging.transform.table, staging.transform.source
     key = key_text("s", table.key)
     newest = (
         f"SELECT {key} FROM {source} s ORDER BY {', '.join(f's.{quoted(k)} DESC' for k in table.key)} LIMIT 1"
     )
-
-    def work(db: Session) -> None:
-        noted(staging).put_on(db)
-        db.run(
-            f"INSERT INTO {workspace.own('tasktrail_migration_tables')} (migration, table_name, bound) "
-            f"VALUES ({literal(workspace.plan.name)}, {literal(table.name)}, ({newest})) ON "
-            "CONFLICT DO NOTHING"
-        )
-
-    with_short_locks(session, f"put triggers on {table.source}", work)
+    noted(staging).put_on(session)
+    session.run(
+        f"INSERT INTO {workspace.own('tasktrail_migration_tables')} (migration, table_name, bound) "
+        f"VALUES ({literal(workspace.plan.name)}, {literal(table.name)}, ({newest})) ON CONFLICT DO NOTHING"
+    )
 
 
 def uninstall(session: Session, staging: Staging) -> None:

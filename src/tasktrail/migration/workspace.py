@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from tasktrail.engines import Engines
-from tasktrail.errors import SchemaOutdated
+from tasktrail.errors import PlanRefused, SchemaOutdated, WrongPhase
 from tasktrail.migration.inspection import Inspected, inspect
-from tasktrail.migration.names import in_schema
+from tasktrail.migration.names import in_schema, qualified
 from tasktrail.migration.plan import MigrationPlan
 from tasktrail.migration.reconcile import Budget, Reconciler
 from tasktrail.migration.session import Session, opened
 from tasktrail.migration.staging import Staging
-from tasktrail.migration.state import Journal
+from tasktrail.migration.state import Journal, Phase
 from tasktrail.migration.triggers import Side
 
 
@@ -64,8 +64,18 @@ class Workspace:
 
         Raises:
             PlanRefused: it does not fit.
+            WrongPhase: the legacy tables were dropped.
         """
-        return inspect(session, self.plan)
+        try:
+            return inspect(session, self.plan)
+        except PlanRefused:
+            state = self.journal.read(session)
+            names = [qualified(table.source) for table in self.plan.tables]
+            query = "SELECT bool_and(to_regclass(name) IS NULL) FROM unnest(%(names)s::text[]) AS name"
+            if state and state.phase is Phase.DROPPED and session.value(query, names=names):
+                step, way = "do that without the legacy tables", "tasktrail migrate restore"
+                raise WrongPhase(self.plan.name, step, state.phase, way) from None
+            raise
 
     def stagings(self, session: Session) -> list[Staging]:
         """Return the working tables of each table of the plan, in its order."""

@@ -260,7 +260,7 @@ class _Play:
     def _leave_behind(self) -> None:
         archives = archive.archive(self._session, self._workspace)
         self._say(
-            "archive", f"{sum(one.rows for one in archives):,} rows, restored for a test and found equal"
+            "archive", f"{sum(one.measure.rows for one in archives):,} rows, restored for a test and found equal"
         )
         self._until(
             lambda: not drop.gate(self._session, self._workspace), "the gate to the drop did not open"
