@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from tasktrail.errors import GateClosed, MigrationError
+from tasktrail.errors import MigrationError
 from tasktrail.migration import account, sync
 from tasktrail.migration.account import Account
 from tasktrail.migration.backfill import Backfill
@@ -218,12 +218,7 @@ class Runner:
         return True
 
     def _require_dry_run(self, state: State) -> None:
-        name, fingerprint = self.workspace.plan.name, self.workspace.plan.fingerprint
-        if state.fingerprint != fingerprint:
-            reason = (
-                "the plan was changed since its last dry run; look at it again with `tasktrail migrate plan`"
-            )
-            raise GateClosed(name, "the next step", [reason])
+        self.journal.require_dry_run(state)
 
     def _leave_room_for_legacy_ids(self, target: str) -> None:
         sequence = self.session.value("SELECT pg_get_serial_sequence(%(target)s, 'id')", target=target)
