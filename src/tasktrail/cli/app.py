@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from tasktrail.cli import dev, errors, migrate, migrate_archive, migrate_cutover, migrate_quarantine
+from tasktrail.cli import (
+    dev,
+    errors,
+    migrate,
+    migrate_archive,
+    migrate_cutover,
+    migrate_parallel,
+    migrate_quarantine,
+)
 from tasktrail.cli.application import VARIABLE, load_trail
 from tasktrail.cli.doctor import doctor
 from tasktrail.cli.maintain import maintain
@@ -24,6 +32,9 @@ app = typer.Typer(
 app.add_typer(dev.app, name="dev")
 migrate.app.add_typer(migrate_quarantine.app, name="quarantine")
 for command in (
+    migrate_parallel.parallel,
+    migrate_parallel.compare,
+    migrate_parallel.drift,
     migrate_cutover.cutover,
     migrate_cutover.rollback,
     migrate_archive.archive,

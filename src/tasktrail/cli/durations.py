@@ -1,4 +1,4 @@
-"""Lengths of time as people write them: ``7d``, ``12h``, ``30m``, ``5s``."""
+"""Lengths of time on the command line: ``7d``, ``12h``, ``30m``, ``5s``."""
 
 from __future__ import annotations
 
@@ -6,26 +6,29 @@ import re
 from datetime import timedelta
 from typing import Final
 
-import typer
+from tasktrail.errors import InvalidField
 
 UNITS: Final = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+LONGEST: Final = timedelta(days=3650)
 
 
-def as_duration(text: str | timedelta) -> timedelta:
-    """Return a length of time.
+def duration(option: str, text: str, *, shortest: timedelta = timedelta(0)) -> timedelta:
+    """Return the length of time that a text means.
 
     Args:
-        text: one or more numbers, each with its unit, e.g. ``1d12h``; a default passes as it is.
+        option: where it was given, for the message.
+        text: a whole number and a unit: d, h, m or s.
+        shortest: the least that makes sense.
 
     Raises:
-        typer.BadParameter: it is none.
+        InvalidField: it is none, or too short or too long.
     """
-    if isinstance(text, timedelta):
-        return text
-    parts = re.findall(r"(\d+(?:\.\d+)?)([dhms])", text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise typer.BadParameter(f"{text!r} is no length of time; write e.g. 7d, 12h, 30m or 5s")
-    try:
-        return sum((timedelta(**{UNITS[unit]: float(number)}) for number, unit in parts), timedelta())
-    except OverflowError:
-        raise typer.BadParameter(f"{text!r} is longer than can be reckoned with") from None
+    match = re.fullmatch(r"([0-9]{1,9})([dhms])", text.strip())
+    if match is None:
+        raise InvalidField(option, text, "write a whole number and d, h, m or s, e.g. 7d or 30m")
+    found = timedelta(**{UNITS[match[2]]: int(match[1])})
+    if found < shortest:
+        raise InvalidField(option, text, f"must be {shortest.total_seconds():g}s or more")
+    if found > LONGEST:
+        raise InvalidField(option, text, f"must be {LONGEST.days}d or less")
+    return found

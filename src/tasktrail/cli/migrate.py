@@ -18,9 +18,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from tasktrail.chores import doing
 from tasktrail.cli.application import trail_of
+from tasktrail.cli.comparing import CompareEvery, comparing
 from tasktrail.cli.maintain import run_until_stopped
-from tasktrail.cli.migrate_plan import load_plan
+from tasktrail.cli.migrate_plan import Plan, load_plan
+from tasktrail.errors import ConfigurationError
 from tasktrail.migration import sync as live_sync
 from tasktrail.migration.account import Account
 from tasktrail.migration.backfill import Backfill, Throttle
@@ -34,16 +37,11 @@ from tasktrail.migration.sync import Lag
 from tasktrail.migration.verify import Verdict
 from tasktrail.migration.workspace import Workspace
 
-VARIABLE: Final = "TASKTRAIL_PLAN"
 DIFFERENT: Final = 2
 """Exit code when something is not as it should be."""
 
 app = typer.Typer(help="Move legacy tables into tracking tables while both are in use.", no_args_is_help=True)
 
-Plan = Annotated[
-    str | None,
-    typer.Option("--plan", envvar=VARIABLE, metavar="MODULE:ATTRIBUTE", help="The migration plan."),
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 Undo = Annotated[bool, typer.Option("--undo", help="Take this step back.")]
 
@@ -103,10 +101,14 @@ def sync_(
     context: typer.Context,
     plan: Plan = None,
     follow: Annotated[bool, typer.Option("--follow", help="Go on until SIGTERM or Ctrl-C.")] = False,
+    compare_every: CompareEvery = None,
     undo: Undo = False,
 ) -> None:
     """Put triggers on the legacy tables, and apply the changes that they noted."""
+    if compare_every is not None and not follow:
+        raise ConfigurationError("--compare-every: it belongs to --follow; to compare once, use compare")
     with runner_of(context, plan, "migrate sync") as runner:
+        chores = comparing(runner.workspace, compare_every)
         if undo:
             runner.undo_sync()
             typer.echo("the triggers are off, and the copy is gone")
@@ -118,7 +120,7 @@ def sync_(
             typer.echo(f"{applied} changes applied")
     if follow:
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
-        with explained("tasktrail migrate sync --follow"):
+        with explained("tasktrail migrate sync --follow"), doing(chores):
             run_until_stopped(
                 partial(keep_following, workspace), started=lambda: typer.echo("carrying changes over")
             )

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from tasktrail.cli.errors import GATE_CLOSED
-from tasktrail.cli.migrate import Plan, Undo, runner_of
+from tasktrail.cli.migrate import Undo, runner_of
+from tasktrail.cli.migrate_plan import Plan
 from tasktrail.migration import archive as archiving
 from tasktrail.migration.copies import Archive, recorded
 from tasktrail.migration.drop import drop as drop_tables

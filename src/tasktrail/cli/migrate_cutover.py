@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from datetime import timedelta
 from typing import Annotated, Final
 
 import typer
 
-from tasktrail.cli.durations import as_duration
-from tasktrail.cli.migrate import DIFFERENT, AsJson, Plan, runner_of
+from tasktrail.cli.durations import duration
+from tasktrail.cli.migrate import DIFFERENT, AsJson, runner_of
+from tasktrail.cli.migrate_plan import Plan
 from tasktrail.migration.cutover import Cutover
 from tasktrail.migration.difference import Difference
 from tasktrail.migration.gate import Conditions
@@ -31,20 +31,21 @@ def cutover(
         int, typer.Option(min=0, help="How many comparisons in a row must have found nothing.")
     ] = DEFAULTS.clean_passes,
     max_lag: Annotated[
-        timedelta, typer.Option(parser=as_duration, metavar="DURATION", help="Oldest change not applied yet.")
-    ] = timedelta(seconds=DEFAULTS.seconds),
+        str, typer.Option(metavar="DURATION", help="How old a change may be that is not applied yet.")
+    ] = "10s",
     window: Annotated[
-        timedelta,
-        typer.Option(
-            parser=as_duration, metavar="DURATION", help="How long the legacy tables stay at least."
-        ),
-    ] = DEFAULTS.second_window,
+        str, typer.Option(metavar="DURATION", help="How long the legacy tables stay at least.")
+    ] = "7d",
 ) -> None:
     """Make the new tables the truth; the legacy ones follow from then on.
 
     Exit code 2 when the gate is closed, or without --yes.
     """
-    conditions = Conditions(clean_passes=clean_passes, seconds=max_lag.total_seconds(), second_window=window)
+    conditions = Conditions(
+        clean_passes=clean_passes,
+        seconds=duration("--max-lag", max_lag).total_seconds(),
+        second_window=duration("--window", window),
+    )
     with runner_of(context, plan, "migrate cutover") as runner:
         turn = Cutover(runner.workspace, runner.session)
         if check or not yes:

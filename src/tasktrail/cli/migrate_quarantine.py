@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from tasktrail.cli.migrate import AsJson, Plan, runner_of
+from tasktrail.cli.migrate import AsJson, runner_of
+from tasktrail.cli.migrate_plan import Plan
 from tasktrail.migration.quarantine import Quarantine
 from tasktrail.migration.state import MIRRORING
 

@@ -9,8 +9,8 @@ from functools import partial
 from tasktrail.errors import GateClosed
 from tasktrail.migration import sync
 from tasktrail.migration.carrier import carry_back
-from tasktrail.migration.difference import Difference
-from tasktrail.migration.drift import settle_all, still_open
+from tasktrail.migration.difference import Difference, Way
+from tasktrail.migration.drift import entries, settle
 from tasktrail.migration.expressions import literal
 from tasktrail.migration.locks import NotDrained, under_locks
 from tasktrail.migration.names import qualified
@@ -76,7 +76,8 @@ class Rollback:
 
     def _losses(self, _: Sequence[Reconciler], ways: Sequence[WriteBack]) -> list[Difference]:
         changed = [loss for way in ways for loss in lost_on_the_way_back(self.session, way)]
-        return [*still_open(self.session, self.workspace, "unwritable"), *changed]
+        found = [entry.difference for entry in entries(self.session, self.workspace)]
+        return [*(one for one in found if one.way == "unwritable"), *changed]
 
     def _being_worked_on(self, ways: Sequence[WriteBack]) -> Iterator[str]:
         for way in ways:
@@ -120,8 +121,9 @@ class Rollback:
             if way.route.keeps_ids:
                 number_legacy_on(self.session, way.staging.transform.table)
                 number_apart(self.session, way.route)
-        for found_by in ("straggler", "unwritable"):
-            settle_all(self.session, self.workspace, found_by)
+        ways_since_the_cutover: tuple[Way, ...] = ("straggler", "unwritable")
+        for way_found in ways_since_the_cutover:
+            settle(self.session, self.workspace, way_found)
         self.journal.move(
             self.session,
             Phase.PARALLEL,

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tasktrail.errors import GateClosed
 from tasktrail.migration import account, sync
 from tasktrail.migration.account import Account
 from tasktrail.migration.backfill import Backfill
@@ -225,12 +224,7 @@ class Runner:
         return True
 
     def _require_dry_run(self, state: State) -> None:
-        name, fingerprint = self.workspace.plan.name, self.workspace.plan.fingerprint
-        if state.fingerprint != fingerprint:
-            reason = (
-                "the plan was changed since its last dry run; look at it again with `tasktrail migrate plan`"
-            )
-            raise GateClosed(name, "the next step", [reason])
+        self.journal.require_dry_run(state)
 
     def _forget_copy(self, stagings: list[Staging]) -> None:
         """Delete what was mirrored, and what is known of the legacy rows; tombstones stay."""

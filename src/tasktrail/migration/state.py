@@ -16,7 +16,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
-from tasktrail.errors import WrongPhase
+from tasktrail.errors import GateClosed, WrongPhase
 from tasktrail.migration.names import in_schema
 from tasktrail.migration.plan import MigrationPlan
 from tasktrail.migration.session import Row, Session
@@ -153,6 +153,23 @@ class Journal:
         if phases and state.phase not in phases:
             raise WrongPhase(self.plan.name, step, state.phase, self._way(state.phase, phases))
         return state
+
+    def hold(self, session: Session, step: str, *phases: Phase) -> State:
+        """Like ``require``, and have nobody change the phase until the transaction ends."""
+        session.run(f"SELECT FROM {self._migrations} WHERE name = %(name)s FOR SHARE", name=self.plan.name)
+        return self.require(session, step, *phases)
+
+    def require_dry_run(self, state: State) -> None:
+        """Refuse to go on with another plan than that of the last dry run.
+
+        Raises:
+            GateClosed: the plan was changed since.
+        """
+        if state.fingerprint != self.plan.fingerprint:
+            reason = (
+                "the plan was changed since its last dry run; look at it again with `tasktrail migrate plan`"
+            )
+            raise GateClosed(self.plan.name, "the next step", [reason])
 
     def begin(self, session: Session) -> None:
         """Make a migration PLANNED that was not, and remember the plan that was just tried in a dry run."""

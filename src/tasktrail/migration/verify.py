@@ -80,6 +80,8 @@ def verify_account(session: Session, workspace: Workspace, stagings: list[Stagin
 def verify_checksums(session: Session, workspace: Workspace, stagings: list[Staging]) -> Verdict:
     """Compare a checksum of each row with that of what the transform makes of its legacy rows.
 
+    Rows that the new side worked on itself are left to the comparison of the parallel run.
+
     Args:
         session: within a snapshot.
         workspace: the plan and the database.
@@ -164,7 +166,7 @@ def _compare_route(
         {cte} SELECT count(*) AS compared, count(*) FILTER (WHERE {is_pending}) AS pending,
             jsonb_agg(jsonb_build_array(_target_key, e.hash IS NULL, a.hash IS NULL) ORDER BY _target_key)
             FILTER (WHERE e.hash IS DISTINCT FROM a.hash AND NOT ({is_pending})
-                AND (e.hash IS NOT NULL OR a.is_untouched) AND NOT ({paired})) AS wrong
+                AND coalesce(a.is_untouched, TRUE) AND NOT ({paired})) AS wrong
         {joined}
     """)
     if seen is None:

@@ -37,6 +37,7 @@ def upgrade(op: Operations | ModuleType, *, schema: str | None = None) -> None:
         sa.Column("compared", sa.BigInteger, nullable=False),
         sa.Column("pending", sa.BigInteger, nullable=False),
         sa.Column("pairs", sa.BigInteger, nullable=False),
+        sa.Column("only_new", sa.BigInteger, nullable=False),
         sa.Column("mismatches", sa.BigInteger, nullable=False),
         sa.Column("known", sa.BigInteger, nullable=False),
         sa.Column("healed", sa.BigInteger, nullable=False),

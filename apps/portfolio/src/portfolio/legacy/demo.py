@@ -31,7 +31,6 @@ from tasktrail.migration.account import Account
 from tasktrail.migration.backfill import Backfill
 from tasktrail.migration.backfill import Progress as Copied
 from tasktrail.migration.cutover import Cutover
-from tasktrail.migration.drift import compare_and_store
 from tasktrail.migration.gate import Conditions
 from tasktrail.migration.plan import DISPOSITIONS
 from tasktrail.migration.quarantine import Quarantine
@@ -175,7 +174,7 @@ class _Play:
         self._say("cutover", f"the new tables are the truth; {self._locked()}")
 
     def _is_open(self, cutover: Cutover) -> bool:
-        compare_and_store(self._session, self._workspace)
+        parallel.run_pass(self._session, self._workspace)
         return not cutover.gate(CONDITIONS)
 
     def _roll_back(self) -> None:
@@ -183,7 +182,7 @@ class _Play:
         losses = rollback.losses()
         rollback.run(accept_losses=True)
         written = self._session.value(
-            f"SELECT count(*) FROM {TRACKING_SCHEMA}.tasktrail_ledger WHERE reason = 'written_back'"
+            f"SELECT count(*) FROM {TRACKING_SCHEMA}.tasktrail_ledger WHERE reason = 'written_back'"  # noqa: S608  # a constant name
         )
         self._say(
             "rollback",
@@ -240,10 +239,12 @@ class _Play:
 
     def _counts(self) -> dict[str, int]:
         tables = " UNION ALL ".join(
-            f"SELECT status FROM {route.target}" for table in PLAN.tables for route in table.routes
+            f"SELECT status FROM {route.target}"  # noqa: S608  # constant names
+            for table in PLAN.tables
+            for route in table.routes
         )
         row = self._session.row(
-            "SELECT count(*) FILTER (WHERE status IN ('PENDING', 'PROCESSING')) AS unfinished, "
+            "SELECT count(*) FILTER (WHERE status IN ('PENDING', 'PROCESSING')) AS unfinished, "  # noqa: S608  # constant names
             "count(*) FILTER (WHERE status = 'COMPLETED') AS completed, "
             f"count(*) FILTER (WHERE status = 'FAILED') AS failed FROM ({tables}) rows"
         )
@@ -260,7 +261,8 @@ class _Play:
     def _leave_behind(self) -> None:
         archives = archive.archive(self._session, self._workspace)
         self._say(
-            "archive", f"{sum(one.measure.rows for one in archives):,} rows, restored for a test and found equal"
+            "archive",
+            f"{sum(one.measure.rows for one in archives):,} rows, restored for a test and found equal",
         )
         self._until(
             lambda: not drop.gate(self._session, self._workspace), "the gate to the drop did not open"
