@@ -8,9 +8,9 @@ from datetime import timedelta
 
 from tasktrail.migration.backfill import Backfill
 from tasktrail.migration.difference import Difference
+from tasktrail.migration.numbering import FIRST_NEW_ID
 from tasktrail.migration.parallel import begin
 from tasktrail.migration.plan import KnownDifference, MigrationPlan, Route
-from tasktrail.migration.runner import FIRST_NEW_ID
 from tasktrail.migration.session import Session
 from tasktrail.migration.state import Phase
 from tasktrail.migration.workspace import Workspace
