@@ -155,11 +155,11 @@ def store(session: Session, workspace: Workspace, comparison: Comparison) -> tup
     unnamed = sum(max(0, verdict.differing - MOST_SHOWN) for verdict in comparison.verdicts)
     rows = session.rows(
         f"INSERT INTO {workspace.own('tasktrail_comparisons')} (migration, {STORED}) "
-        "SELECT %(name)s, %(started_at)s::timestamptz, clock_timestamp(), %(compared)s::bigint, "
+        "SELECT %(name)s::text, %(started_at)s::timestamptz, clock_timestamp(), %(compared)s::bigint, "
         "%(pending)s::bigint, %(pairs)s::bigint, "
         "%(only_new)s::bigint, count(*) FILTER (WHERE known_as IS NULL) + %(unnamed)s::bigint, "
         "count(known_as), %(healed)s::bigint "
-        f"FROM {_drift(workspace)} WHERE migration = %(name)s AND healed_at IS NULL "
+        f"FROM {_drift(workspace)} WHERE migration = %(name)s::text AND healed_at IS NULL "
         f"RETURNING {STORED}",
         name=workspace.plan.name,
         started_at=comparison.started_at,
@@ -192,7 +192,7 @@ def record(session: Session, workspace: Workspace, differences: Iterable[Differe
     session.run(
         f"INSERT INTO {_drift(workspace)} AS d (migration, table_name, found_by, row_key, what, "
         "column_name, expected, found, known_as, first_seen_at, last_seen_at) "
-        "SELECT %(name)s, f.*, now(), now() FROM unnest(%(tables)s::text[], %(ways)s::text[], "
+        "SELECT %(name)s::text, f.*, now(), now() FROM unnest(%(tables)s::text[], %(ways)s::text[], "
         "%(keys)s::text[], %(whats)s::text[], %(columns)s::text[], %(expected)s::text[], %(found)s::text[], "
         "%(known)s::text[]) AS f "
         "ON CONFLICT (migration, table_name, found_by, md5(row_key), what, column_name) "
