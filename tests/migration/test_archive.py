@@ -79,9 +79,7 @@ def test_an_archive_has_the_types_checks_and_key_of_its_table_but_no_default(
     ]
     assert [one["definition"] for one in copy["constraints"]] == [
         "PRIMARY KEY (id)",
-        "CHECK (((((code)::text <> 'bad'::text) AND ((code)::text !~~ '100%'::text))))".replace(
-            "((((", "((("
-        ).replace("))))", ")))"),
+        "CHECK ((((code)::text <> 'bad'::text) AND ((code)::text !~~ '100%'::text)))",
     ]
     assert {one["expression"] for one in copy["columns"]} == {None}
     assert (copy["sequences"], copy["foreign_keys"], copy["triggers"]) == ([], [], [])
@@ -255,7 +253,7 @@ def test_an_archive_that_somebody_dropped_is_made_again(over: Workspace, db: Ses
 def test_a_killed_archive_is_finished_by_the_next(over: Workspace, db: Session, engine: Engine) -> None:
     with engine.connect() as writer, over.session("killed") as killed:
         pid = killed.connection.info.backend_pid
-        writer.exec_driver_sql("LOCK TABLE old_jobs IN ACCESS EXCLUSIVE MODE")
+        writer.exec_driver_sql("CREATE TABLE tracking.archived_old_jobs ()")
         failed: list[BaseException] = []
 
         def work() -> None:
@@ -315,7 +313,7 @@ def test_copies_for_a_look_keep_nobody_from_deleting(
     made = restore(db, odd_over, "look")
 
     assert [one["written"] for one in made] == ["look.old_orders", "look.old_jobs"]
-    run_sql(engine, "UPDATE old_jobs SET customer = NULL; DELETE FROM customers")
+    run_sql(engine, "UPDATE old_jobs SET customer = NULL WHERE id < 3; DELETE FROM customers")
     assert db.value("SELECT count(customer) FROM look.old_jobs") == 2
     assert db.value("SELECT pg_get_serial_sequence('look.old_jobs', 'id')") == "look.old_jobs_id_seq"
     with pytest.raises(ConfigurationError, match="the legacy table old_orders itself belongs there"):
