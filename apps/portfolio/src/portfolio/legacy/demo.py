@@ -34,6 +34,7 @@ from tasktrail.migration.cutover import Cutover
 from tasktrail.migration.gate import Conditions
 from tasktrail.migration.plan import DISPOSITIONS
 from tasktrail.migration.quarantine import Quarantine
+from tasktrail.migration.release import ABANDONED
 from tasktrail.migration.rollback import Rollback
 from tasktrail.migration.runner import Runner
 from tasktrail.migration.session import Session
@@ -228,26 +229,28 @@ class _Play:
             yield
 
     def _wait_until_nothing_is_unfinished(self) -> None:
-        before = self._counts()
         self._until(lambda: not self._counts()["unfinished"], "the new workers did not finish")
-        after = self._counts()
+        counts = self._counts()
         self._say(
             "new workers",
-            f"ran what was unfinished: {after['completed'] - before['completed']} more are COMPLETED, "
-            f"{after['failed'] - before['failed']} more FAILED",
+            f"ran what was unfinished: {counts['completed']} COMPLETED, {counts['failed']} FAILED; "
+            f"{counts['abandoned']} that nobody had touched for a day were given up",
         )
 
     def _counts(self) -> dict[str, int]:
+        """Return how many rows are unfinished, were run by new workers, and were given up at a cutover."""
         tables = " UNION ALL ".join(
-            f"SELECT status FROM {route.target}"  # noqa: S608  # constant names
+            f"SELECT status, worker, error_message FROM {route.target}"  # noqa: S608  # constant names
             for table in PLAN.tables
             for route in table.routes
         )
-        row = self._session.row(
-            "SELECT count(*) FILTER (WHERE status IN ('PENDING', 'PROCESSING')) AS unfinished, "  # noqa: S608  # constant names
-            "count(*) FILTER (WHERE status = 'COMPLETED') AS completed, "
-            f"count(*) FILTER (WHERE status = 'FAILED') AS failed FROM ({tables}) rows"
-        )
+        row = self._session.row(f"""
+            SELECT count(*) FILTER (WHERE status IN ('PENDING', 'PROCESSING')) AS unfinished,
+                count(*) FILTER (WHERE status = 'COMPLETED' AND worker IS NOT NULL) AS completed,
+                count(*) FILTER (WHERE status = 'FAILED' AND worker IS NOT NULL) AS failed,
+                count(*) FILTER (WHERE starts_with(error_message, '{ABANDONED}')) AS abandoned
+            FROM ({tables}) rows
+        """)  # noqa: S608  # constant names
         return dict(row or {})
 
     def _wait_until_carried(self) -> None:
