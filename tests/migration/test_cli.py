@@ -256,3 +256,32 @@ def test_cutover_and_rollback_by_command(migrate: Run, engine: Engine) -> None:
     assert migrate("sync").out == "the triggers were on already\n0 changes applied\n"
     assert migrate("rollback", "--yes").out == "the legacy tables are the truth\n"
     assert migrate("rollback", "--yes").out == "the legacy tables were the truth already\n"
+
+
+def test_each_step_says_whether_it_could_be_taken_and_changes_nothing(migrate: Run, engine: Engine) -> None:
+    early = migrate("expand", "--check")
+    assert (early.code, "go on with `tasktrail migrate plan`" in early.out) == (2, True)
+    migrate("plan")
+    for step in ("sync", "backfill", "parallel", "archive"):
+        refused = migrate(step, "--check")
+        assert (refused.code, "go on with `tasktrail migrate expand`" in refused.out) == (2, True), step
+    assert migrate("expand", "--check").out == "nothing is in the way\n"
+    assert json.loads(migrate("status", "--json").out)["phase"] == "planned"
+    run_sql(engine, "ALTER TABLE old_jobs DROP COLUMN payload; UPDATE tracking.tasktrail_migrations "
+            "SET fingerprint = 'x'")  # fmt: skip
+    refused = migrate("expand", "--check")
+    assert refused.out.count("in the way: ") == 2
+    assert "the plan was changed since its last dry run" in refused.out
+    assert "public.old_jobs lacks the column payload" in refused.out
+
+
+def test_the_status_says_what_is_not_as_the_phase_promises(migrate: Run, engine: Engine) -> None:
+    copied(migrate)
+    assert migrate("status").code == 0
+    run_sql(engine, "ALTER TABLE old_jobs DISABLE TRIGGER tasktrail_update_old_jobs; "
+            "DROP VIEW tracking.tasktrail_account_shop")  # fmt: skip
+    wrong = migrate("status")
+    assert (wrong.code, wrong.out.count("not as it should be: ")) == (2, 2)
+    assert len(json.loads(migrate("status", "--json").out)["troubles"]) == 2
+    assert migrate("sync").code == 0
+    assert migrate("status").code == 0

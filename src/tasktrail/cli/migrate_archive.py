@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tasktrail.cli.errors import GATE_CLOSED
-from tasktrail.cli.migrate import Undo, runner_of
+from tasktrail.cli.migrate import Check, Undo, check_step, runner_of
 from tasktrail.cli.migrate_plan import Plan
 from tasktrail.migration import archive as archiving
 from tasktrail.migration.copies import Archive, recorded
@@ -15,12 +15,14 @@ from tasktrail.migration.drop import drop as drop_tables
 from tasktrail.migration.drop import gate
 from tasktrail.migration.restore import restore as restore_copies
 from tasktrail.migration.restore import restore_dropped
-from tasktrail.migration.state import Phase
+from tasktrail.migration.state import REVERSED, Phase
 
 
-def archive(context: typer.Context, plan: Plan = None, undo: Undo = False) -> None:
+def archive(context: typer.Context, plan: Plan = None, check: Check = False, undo: Undo = False) -> None:
     """Copy the legacy tables, and make them again from the copies for a test."""
     with runner_of(context, plan, "migrate archive") as runner:
+        if check:
+            check_step(runner, "archive the legacy tables", *REVERSED)
         if undo:
             archiving.undo_archive(runner.session, runner.workspace)
             typer.echo("the archives are gone")

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import typer
 
 from tasktrail.cli.durations import duration
-from tasktrail.cli.migrate import DIFFERENT, AsJson, runner_of
+from tasktrail.cli.migrate import DIFFERENT, AsJson, Check, runner_of
 from tasktrail.cli.migrate_plan import Plan
 from tasktrail.migration.cutover import Cutover
 from tasktrail.migration.difference import Difference
@@ -19,7 +19,6 @@ from tasktrail.migration.rollback import Rollback
 DEFAULTS: Final = Conditions()
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do it; a closed gate is not opened by it.")]
-Check = Annotated[bool, typer.Option("--check", help="Only say whether it could be done.")]
 
 
 def cutover(

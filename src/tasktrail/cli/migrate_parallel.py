@@ -15,11 +15,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from tasktrail.cli.durations import duration
-from tasktrail.cli.migrate import DIFFERENT, AsJson, Undo, runner_of
+from tasktrail.cli.migrate import DIFFERENT, AsJson, Check, Undo, check_step, runner_of
 from tasktrail.cli.migrate_plan import Plan
 from tasktrail.migration import drift as drifting
 from tasktrail.migration import parallel as parallel_run
 from tasktrail.migration.drift import Entry, Pass
+from tasktrail.migration.state import Phase
 
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print it as CSV.")]
 
@@ -35,11 +36,14 @@ def parallel(
     window: Annotated[
         str, typer.Option("--window", metavar="DURATION", help="How long it is to last at least, e.g. 7d.")
     ] = "7d",
+    check: Check = False,
     undo: Undo = False,
 ) -> None:
     """Begin the parallel run: both systems live, legacy is the truth, and both sides are compared."""
     length = duration("--window", window)
     with runner_of(context, plan, "migrate parallel") as runner:
+        if check:
+            check_step(runner, "begin the parallel run", Phase.VERIFIED, Phase.PARALLEL)
         if undo:
             parallel_run.stop(runner.session, runner.workspace)
             typer.echo("the parallel run is stopped; the new tables go on following")
