@@ -24,6 +24,7 @@ ALTER TABLE old_jobs
     ADD CONSTRAINT of_customer FOREIGN KEY (customer) REFERENCES customers ON DELETE CASCADE,
     ADD CONSTRAINT of_parent FOREIGN KEY (parent) REFERENCES old_jobs DEFERRABLE,
     ADD CONSTRAINT of_order FOREIGN KEY (order_id) REFERENCES old_orders (id) ON UPDATE CASCADE NOT VALID;
+ALTER TABLE old_jobs ALTER raw SET STORAGE EXTERNAL, ALTER blob SET COMPRESSION pglz, ALTER day SET STATISTICS 500;
 ALTER TABLE old_jobs SET (fillfactor = 70, autovacuum_enabled = false);
 CREATE UNIQUE INDEX "Odd Index" ON old_jobs (lower("Strange ""Name") DESC NULLS LAST, day) INCLUDE (state)
     WHERE state = 'ok' AND "Strange ""Name" ~ '^100% ON ';

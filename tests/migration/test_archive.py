@@ -327,3 +327,27 @@ def test_a_library_without_a_schema_of_its_own_archives_beside_the_legacy_tables
     bare = replace(over, schema=None)
 
     assert [one.name for one in archive(db, bare)] == ARCHIVES
+
+
+def test_the_checksum_does_not_depend_on_the_settings_of_the_database(
+    odd_over: Workspace, db: Session, engine: Engine
+) -> None:
+    name = db.value("SELECT quote_ident(current_database())")
+    for setting in ("TimeZone = 'Asia/Tokyo'", "DateStyle = 'SQL, DMY'", "extra_float_digits = -5",
+                    "IntervalStyle = 'iso_8601'", "bytea_output = 'escape'"):  # fmt: skip
+        run_sql(engine, f"ALTER DATABASE {name} SET {setting}")
+    with odd_over.session("elsewhere") as other:
+        archives = archive(other, odd_over)
+
+    assert archives[1].measure == measure(db, "public.old_jobs") == measure(db, ARCHIVES[1])
+
+
+def test_what_the_server_refuses_is_one_clear_line(over: Workspace, db: Session, engine: Engine) -> None:
+    run_sql(engine, "CREATE SCHEMA tasktrail_restore_shop")
+    with pytest.raises(MigrationError) as refused:
+        archive(db, over)
+
+    assert str(refused.value) == (
+        'the legacy tables cannot be made again: schema "tasktrail_restore_shop" already exists. '
+        "Everything is as before"
+    )

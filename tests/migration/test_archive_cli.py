@@ -98,9 +98,8 @@ def test_archives_are_thrown_away(over: Run) -> None:
     over("archive")
 
     assert over("archive", "--undo").out == "the archives are gone\n"
-    assert over("drop").out == (
-        "the gate is closed: the migration is cut_over, not archived; go on with `tasktrail migrate archive`\n"
-    )
+    told = "the migration is cut_over, not archived; go on with `tasktrail migrate archive`"
+    assert over("drop").out == f"the gate is closed: {told}\n"
 
 
 def test_what_could_not_be_restored_as_it_was_is_said_with_exit_code_2(over: Run, engine: Engine) -> None:

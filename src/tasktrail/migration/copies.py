@@ -11,6 +11,8 @@ whose time zone is UTC::
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
@@ -151,7 +153,7 @@ def bring_up_to_date(session: Session, workspace: Workspace, table: TableMigrati
             has its name; nothing was changed.
     """
     source, archive = qualified(table.source), workspace.own(archive_name(table))
-    with session.snapshot():
+    with session.snapshot(), explained(session, f"{table.source} cannot be archived"):
         session.run(f"LOCK TABLE {source} IN ACCESS SHARE MODE")
         definition = read(session, located(session, source) or source)
         known = next((one for one in recorded(session, workspace) if one.table == table.name), None)
@@ -247,6 +249,21 @@ def _record(
             "`tasktrail migrate restore`."
         )
     )
+
+
+@contextmanager
+def explained(session: Session, what: str) -> Iterator[None]:
+    """Turn what the server refuses into one line for people.
+
+    Raises:
+        MigrationError: in place of the driver's error.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        if session.connection.closed:
+            raise
+        raise MigrationError(f"{what}: {in_words(error)}. Everything is as before") from error
 
 
 def in_words(error: psycopg.Error) -> str:

@@ -34,7 +34,12 @@ COLUMNS: Final = """
         nullif(attgenerated::text, '') AS generated, col_description(attrelid, attnum) AS comment,
         (SELECT format('%%I.%%I', nspname, collname) FROM pg_collation l
          JOIN pg_namespace n ON n.oid = collnamespace
-         WHERE l.oid = attcollation AND attcollation <> typcollation) AS collation
+         WHERE l.oid = attcollation AND attcollation <> typcollation) AS collation,
+        CASE WHEN attstorage <> typstorage THEN (SELECT word FROM (VALUES ('p', 'PLAIN'), ('e', 'EXTERNAL'),
+            ('m', 'MAIN'), ('x', 'EXTENDED')) AS words (letter, word) WHERE letter = attstorage::text)
+        END AS storage,
+        CASE attcompression::text WHEN 'p' THEN 'pglz' WHEN 'l' THEN 'lz4' END AS compression,
+        nullif(attstattarget, -1) AS statistics
     FROM pg_attribute JOIN pg_type t ON t.oid = atttypid
     LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
     WHERE attrelid = %(table)s::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from typing import Final
 
 import psycopg
@@ -23,17 +24,31 @@ def create(session: Session, definition: Definition, fill: Callable[[str, str], 
         definition: of the table.
         fill: gives the INSERT, from the quoted name of the table and its columns that take values.
     """
+    _create_empty(session, definition)
+    values = listed([column["name"] for column in definition["columns"] if not column["generated"]])
+    session.run(fill(definition["written"], values))
+    _finish(session, definition)
+
+
+def _create_empty(session: Session, definition: Definition) -> None:
     table = definition["written"]
-    for sequence in definition["sequences"]:
-        if not sequence["is_identity"]:
-            session.run(f"CREATE SEQUENCE {sequence['written']} AS {sequence['type']} {_numbering(sequence)}")
+    serials = [sequence for sequence in definition["sequences"] if not sequence["is_identity"]]
+    for sequence in serials:
+        session.run(f"CREATE SEQUENCE {sequence['written']} AS {sequence['type']} {_numbering(sequence)}")
     columns = ", ".join(_column(column, definition["sequences"]) for column in definition["columns"])
     options = f" WITH ({', '.join(definition['options'])})" if definition["options"] else ""
     session.run(f"CREATE TABLE {table} ({columns}){options}")
-    for sequence in definition["sequences"]:
-        if not sequence["is_identity"]:
-            session.run(f"ALTER SEQUENCE {sequence['written']} OWNED BY {table}.{quoted(sequence['column'])}")
-    session.run(fill(table, listed([one["name"] for one in definition["columns"] if not one["generated"]])))
+    for sequence in serials:
+        session.run(f"ALTER SEQUENCE {sequence['written']} OWNED BY {table}.{quoted(sequence['column'])}")
+    for column, setting in product(definition["columns"], ("storage", "compression", "statistics")):
+        if column[setting] is not None:
+            name = quoted(column["name"])
+            session.run(f"ALTER TABLE {table} ALTER {name} SET {setting.upper()} {column[setting]}")
+
+
+def _finish(session: Session, definition: Definition) -> None:
+    """Set the sequences, and add what is quicker to build over all rows than with each of them."""
+    table = definition["written"]
     for sequence in definition["sequences"]:
         session.run(
             "SELECT setval(%(name)s::regclass, %(last_value)s, %(is_called)s)",

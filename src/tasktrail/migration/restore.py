@@ -9,11 +9,9 @@ from datetime import datetime
 from functools import partial
 from typing import Final
 
-import psycopg
-
 from tasktrail.errors import ConfigurationError, MigrationError
 from tasktrail.migration import account, rebuild, sync
-from tasktrail.migration.copies import Archive, as_archived, in_words, measure, required
+from tasktrail.migration.copies import Archive, as_archived, explained, measure, required
 from tasktrail.migration.ddl import with_short_locks
 from tasktrail.migration.definition import Definition, differences, moved, read
 from tasktrail.migration.names import quoted
@@ -42,7 +40,7 @@ def try_out(session: Session, workspace: Workspace) -> None:
     """
     archives = required(session, workspace, "restore the tables for a test")
     schema = f"tasktrail_restore_{workspace.plan.name}"
-    with session.snapshot(keep=False), _explained(session, "the legacy tables cannot be made again"):
+    with session.snapshot(keep=False), explained(session, "the legacy tables cannot be made again"):
         session.run(f"CREATE SCHEMA {quoted(schema)}")
         definitions = moved(session, [archive.definition for archive in archives], schema)
         _make(session, archives, definitions)
@@ -87,7 +85,7 @@ def restore(session: Session, workspace: Workspace, into: str) -> list[Definitio
                 f"--into {into}: the legacy table {archive.table} itself belongs there; name another schema, "
                 "or, once it is dropped, run `tasktrail migrate restore` without --into"
             )
-    with session.snapshot(), _explained(session, "the legacy tables cannot be made again"):
+    with session.snapshot(), explained(session, "the legacy tables cannot be made again"):
         session.run(f"CREATE SCHEMA IF NOT EXISTS {quoted(into)}")
         definitions = moved(session, [archive.definition for archive in archives], into)
         _refuse_taken(session, definitions)
@@ -149,7 +147,7 @@ def restore_dropped(session: Session, workspace: Workspace) -> list[str]:
                 way.note_since(db, dropped_at)
             journal.move(db, Phase.CUT_OVER, step=step, sources=frozenset({Phase.DROPPED}), notes=notes)
 
-        with _explained(session, "the legacy tables cannot be made again"):
+        with explained(session, "the legacy tables cannot be made again"):
             with_short_locks(session, step, work)
             for definition in definitions:
                 notes.extend(rebuild.validate(session, definition))
@@ -235,18 +233,3 @@ def _refuse_taken(session: Session, definitions: Sequence[Definition]) -> None:
             f"there is a table {', '.join(taken)} already, and it is not overwritten; rename or drop it, "
             "and run the same command again"
         )
-
-
-@contextmanager
-def _explained(session: Session, what: str) -> Iterator[None]:
-    """Turn what the server refuses into one line for people.
-
-    Raises:
-        MigrationError: in place of the driver's error.
-    """
-    try:
-        yield
-    except psycopg.Error as error:
-        if session.connection.closed:
-            raise
-        raise MigrationError(f"{what}: {in_words(error)}. Everything is as before") from error
