@@ -5,6 +5,7 @@ The same rules stand a second time in ``portfolio.legacy.twins``, written from t
 
 from __future__ import annotations
 
+from datetime import date, timedelta
 from typing import Final
 
 from portfolio.legacy.twins import (
@@ -18,8 +19,16 @@ from portfolio.legacy.twins import (
     task_status_twin,
 )
 from portfolio.models import TRACKING_SCHEMA
+from tasktrail.migration.difference import Difference
 from tasktrail.migration.expressions import json_of, mapped, trimmed, utc, word
-from tasktrail.migration.plan import MigrationPlan, Refusal, Reverse, Route, TableMigration
+from tasktrail.migration.plan import (
+    KnownDifference,
+    MigrationPlan,
+    Refusal,
+    Reverse,
+    Route,
+    TableMigration,
+)
 
 STATUSES: Final = {
     "pending": "PENDING",
@@ -45,6 +54,9 @@ ENDED: Final = "new_status IN ('COMPLETED', 'FAILED', 'CANCELLED')"
 TEXT: Final = ("character varying", "text")
 TIMESTAMP: Final = ("timestamp without time zone",)
 INTEGER: Final = ("integer", "bigint")
+
+SAME_DAY: Final = timedelta(days=1)
+"""How far apart both systems may end the same work: each has a schedule of its own, once a day."""
 
 
 def _time_out_of_range(column: str) -> str:
@@ -215,6 +227,9 @@ EXCHANGE_RATES: Final = Route(
         },
         changed=TASK_CHANGED,
     ),
+    # Attempts cannot be compared: the old system wrote a new row for each, so its newest row has 0 or 1. Nor
+    # can success_count, which is made up from the status there.
+    compared={"status": None, "target_currencies": None, "completed_at": SAME_DAY},
 )
 
 CREATION_CREATED: Final = f"coalesce({utc('s.created_at')}, {utc('s.updated_at')})"
@@ -270,6 +285,8 @@ ETF_CREATION: Final = Route(
         },
         changed=TASK_CHANGED,
     ),
+    # Attempts cannot be compared, as with the rates; metadata are what somebody asked for, not an outcome.
+    compared={"status": None, "completed_at": SAME_DAY},
 )
 
 TASK_STATUS: Final = TableMigration(
@@ -400,6 +417,11 @@ ETF_UPDATES: Final = TableMigration(
                 },
                 changed=("status", "completed_at", "error", "missing_dates", "retry_count", "notes"),
             ),
+            # New rows have ids of their own: the work is known by what was asked for. Retries are counted in
+            # the row on both sides. Notes and missing dates are about the source's answer, which the new
+            # system examines and the old one did not.
+            paired_by=("etf_id", "update_type", "start_date", "end_date"),
+            compared={"status": None, "attempts": None, "completed_at": SAME_DAY},
         ),
     ),
 )
@@ -473,9 +495,44 @@ DAILY_UPDATES: Final = TableMigration(
                 },
                 changed=("attempted", "data_found", "notes"),
             ),
+            # The old table has no times at all, and of attempts only whether there was one.
+            compared={"status": None, "data_found": None},
         ),
     ),
 )
 
-PLAN: Final = MigrationPlan(name="portfolio", tables=(TASK_STATUS, ETF_UPDATES, DAILY_UPDATES))
+
+def _is_day_without_data(difference: Difference) -> bool:
+    return (difference.way, difference.table, difference.column, difference.expected, difference.found) == (
+        "pair",
+        "daily_update_tracking",
+        "status",
+        "FAILED",
+        "COMPLETED",
+    )
+
+
+def _is_retry_of_one_side(difference: Difference) -> bool:
+    return (difference.way, difference.table, difference.column) == ("pair", "etf_updates", "attempts")
+
+
+KNOWN: Final = (
+    KnownDifference(
+        name="day_without_data",
+        reason="on a day on which nothing is published the new system has nothing to do and completes; the "
+        "old one only knew that it tried and found nothing. Whether data were found is compared by itself",
+        expires=date(2027, 6, 30),
+        applies=_is_day_without_data,
+    ),
+    KnownDifference(
+        name="retry_of_one_side",
+        reason="both ask the source by themselves, so one may meet an outage that the other does not; how it "
+        "ended is compared by itself",
+        expires=date(2027, 6, 30),
+        applies=_is_retry_of_one_side,
+    ),
+)
+"""What both systems do differently, and why that does no harm."""
+
+PLAN: Final = MigrationPlan(name="portfolio", tables=(TASK_STATUS, ETF_UPDATES, DAILY_UPDATES), known=KNOWN)
 """What ``tasktrail --app portfolio.worker migrate`` works with."""
