@@ -104,7 +104,7 @@ def test_comparing_before_the_copy_names_the_step_to_go_on_with(migrate: Run) ->
 @pytest.mark.parametrize("words", [("migrate", "sync", "--follow"), ("maintain",)], ids=" ".join)
 def test_a_process_that_runs_on_compares_on_its_schedule(
     parallel: Run,
-    shop: Path,
+    shop: Path,  # noqa: F811  # the fixture
     engine: Engine,
     words: tuple[str, ...],
 ) -> None:

@@ -82,7 +82,10 @@ class Rollback:
     def _being_worked_on(self, ways: Sequence[WriteBack]) -> Iterator[str]:
         for way in ways:
             target = qualified(way.route.target)
-            count = self.session.value(f"SELECT count(*) FROM {target} WHERE status = 'PROCESSING'")
+            count = self.session.value(
+                f"SELECT count(*) FROM {target} t JOIN {way.staging.ledger} l ON {self._is_ours(way)} "
+                "WHERE t.status = 'PROCESSING'"
+            )
             if count:
                 yield (
                     f"{count} rows of {way.route.target} are being worked on; stop the new workers, which "
@@ -137,9 +140,15 @@ class Rollback:
         """Make mirrors of what waits to be run: from now on old workers do that."""
         self.session.run(
             f"UPDATE {qualified(way.route.target)} t SET next_attempt_at = NULL, dispatched_at = NULL, "
-            f"celery_task_id = NULL, worker = NULL FROM {way.staging.ledger} l WHERE {way.staging.is_known} "
-            f"AND l.route = {literal(way.route.name)} AND l.reason = {literal(WRITTEN_BACK)} "
-            "AND l.target_id = t.id AND t.status = 'PENDING'"
+            f"celery_task_id = NULL, worker = NULL FROM {way.staging.ledger} l WHERE {self._is_ours(way)} "
+            "AND t.status = 'PENDING'"
+        )
+
+    def _is_ours(self, way: WriteBack) -> str:
+        """Return SQL that is true for rows ``t`` of the target that a legacy row was written from."""
+        return (
+            f"{way.staging.is_known} AND l.route = {literal(way.route.name)} AND l.target_id = t.id "
+            f"AND l.reason = {literal(WRITTEN_BACK)}"
         )
 
 
