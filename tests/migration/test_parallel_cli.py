@@ -55,7 +55,7 @@ def test_drift_is_shown_until_it_is_healed_and_then_as_transient(parallel: Run, 
     seen = parallel("drift", "--all")
     assert seen.code == 0
     assert seen.out.count("transient") == 2
-    assert seen.out.count(" compared, ") == 3
+    assert seen.out.count(" looked at, ") == 3
 
 
 def test_drift_is_exported(parallel: Run, engine: Engine) -> None:
@@ -103,14 +103,11 @@ def test_comparing_before_the_copy_names_the_step_to_go_on_with(migrate: Run) ->
 
 @pytest.mark.parametrize("words", [("migrate", "sync", "--follow"), ("maintain",)], ids=" ".join)
 def test_a_process_that_runs_on_compares_on_its_schedule(
-    parallel: Run,
-    shop: Path,  # noqa: F811  # the fixture
-    engine: Engine,
-    words: tuple[str, ...],
+    parallel: Run, project_folder: Path, engine: Engine, words: tuple[str, ...]
 ) -> None:
     process = subprocess.Popen(
         [program("tasktrail"), *words, "--compare-every", "1s"],
-        cwd=shop,
+        cwd=project_folder,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

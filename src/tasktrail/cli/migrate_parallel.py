@@ -155,6 +155,6 @@ def _said(one: Pass) -> str:
     left_out = f", {one.pending} left out as they are not finished" if one.pending else ""
     only_new = f", {one.only_new} only on the new side" if one.only_new else ""
     return (
-        f"{one.compared} compared, {one.pairs} of them pairs{left_out}{only_new}; "
+        f"{one.compared} rows looked at, {one.pairs} pairs{left_out}{only_new}; "
         f"{one.mismatches} mismatches, {one.known} known, {one.healed} healed"
     )

@@ -41,7 +41,7 @@ class Comparison:
 
     @property
     def compared(self) -> int:
-        """How many rows and pairs were compared; the account is about the same rows as the checksums."""
+        """How many rows and pairs were looked at; the account is about the same rows as the checksums."""
         return sum(verdict.compared for verdict in self.verdicts if verdict.way != "account")
 
     @property

@@ -58,7 +58,7 @@ class Pass:
     Attributes:
         started_at: before the first row was looked at.
         finished_at: when it was stored.
-        compared: rows and pairs that were compared.
+        compared: rows and pairs that were looked at.
         pending: those left out, as a change is in the queue or one side has not finished.
         pairs: units of work that both sides did and that were compared.
         only_new: units of work that only the new side did.

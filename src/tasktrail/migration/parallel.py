@@ -128,7 +128,7 @@ def run_pass_if_due(workspace: Workspace, every: timedelta) -> Report | None:
     level = logging.INFO if stored.is_clean else logging.ERROR
     logger.log(
         level,
-        "%s: %d compared, %d mismatches, %d known, %d healed%s",
+        "%s: %d rows looked at, %d mismatches, %d known, %d healed%s",
         workspace.plan.name,
         stored.compared,
         stored.mismatches,
