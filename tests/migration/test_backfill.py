@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import subprocess
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +16,7 @@ from tasktrail.errors import (
     WrongPhase,
 )
 from tasktrail.migration import account, dry_run
-from tasktrail.migration.backfill import Backfill, Progress, Throttle
+from tasktrail.migration.backfill import Backfill, Progress, Throttle, next_size
 from tasktrail.migration.quarantine import Quarantine
 from tasktrail.migration.session import Session
 from tasktrail.migration.state import Phase
@@ -103,6 +100,34 @@ def test_consolidated_rows_are_entries_of_the_log_of_the_newest_oldest_first(
     ]
 
 
+def test_of_many_rows_for_one_unit_of_work_the_newest_fifty_are_in_the_log(
+    syncing: Workspace, db: Session, engine: Engine
+) -> None:
+    run_sql(
+        engine,
+        "INSERT INTO old_orders (kind, state, day, currency, note, made, touched) SELECT 'order', 'broken', "
+        "'2024-05-01', 'EUR', 'try ' || n, timestamp '2024-05-01' + n * interval '1 minute', "
+        "timestamp '2024-05-01' + n * interval '1 minute' FROM generate_series(1, 120) n",
+    )
+    Backfill(syncing).run(db)
+    (row,) = [row for row in db.rows(ORDERS_NOW) if row["day"] == "2024-05-01"]
+
+    assert row["error_message"] == "try 120"
+    assert [entry["number"] for entry in row["attempt_log"]] == list(range(70, 120))
+    assert [entry["error"] for entry in row["attempt_log"]] == [f"try {n}" for n in range(70, 120)]
+    assert [verdict.differing for verdict in verdicts(syncing, db)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("size", "worked", "following"),
+    [(800, 2.0, 400), (150, 2.0, 100), (80, 2.0, 80), (800, 0.5, 800), (400, 0.1, 800), (900, 0.1, 1000)],
+)
+def test_a_slow_chunk_is_followed_by_a_smaller_one_and_a_fast_one_by_a_larger_one(
+    size: int, worked: float, following: int
+) -> None:
+    assert next_size(size, worked, most=1000) == following
+
+
 def test_mirrored_rows_are_held_and_not_leased(syncing: Workspace, db: Session) -> None:
     Backfill(syncing).run(db)
 
@@ -157,17 +182,6 @@ MANY = """
         timestamp '2020-01-01' + n * interval '1 minute', timestamp '2020-01-02' + n * interval '1 minute'
     FROM generate_series(1, 3000) n
 """
-COPY = """
-import sys
-from tasktrail.engines import Engines
-from tasktrail.migration.backfill import Backfill
-from tasktrail.migration.workspace import Workspace
-from tests.migration.legacy import PLAN
-workspace = Workspace(PLAN, Engines(sys.argv[1]), "tracking")
-with workspace.session("copy") as session:
-    print("begins", flush=True)
-    Backfill(workspace, chunk_size=50).run(session)
-"""
 
 
 class Killed(BaseException):
@@ -215,35 +229,6 @@ def test_killed_after_any_statement_and_resumed_it_ends_in_the_same_tables(
     assert seen == undisturbed
     assert deaths > 25
     assert [row["rows_done"] for row in chunks] == [12, 14]  # no chunk was applied twice or skipped
-
-
-def test_processes_that_are_killed_at_random_moments_leave_nothing_half_done(
-    workspace: Workspace, db: Session, engine: Engine, make_database: Any, library_template: str
-) -> None:
-    run_sql(engine, MANY)
-    start_syncing(workspace, db)
-    Backfill(workspace).run(db)
-    undisturbed = final(db)
-    url = make_database(library_template)
-    other, other_db = another(workspace, url, MANY)
-    dice, deaths = random.Random(7), 0
-    for _ in range(10):
-        with subprocess.Popen([sys.executable, "-c", COPY, url], stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            process.stdout.readline()  # it begins to copy
-            try:
-                process.wait(dice.uniform(0.0, 0.25))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                deaths += 1
-    Backfill(other).run(other_db)
-    seen = final(other_db)
-    found = account.take(other_db, other, other.stagings(other_db))
-    other_db.close()
-
-    assert deaths > 3
-    assert found.is_balanced
-    assert seen == undisturbed
 
 
 def test_a_connection_that_is_cut_leaves_the_chunks_before_it(syncing: Workspace, db: Session) -> None:

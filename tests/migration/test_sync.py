@@ -81,6 +81,30 @@ def test_a_row_that_came_and_went_unseen_leaves_a_tombstone_too(
     assert db.value("SELECT raw FROM tracking.tasktrail_raw WHERE source_key = '99'").startswith('{"id":99')
 
 
+class StopsAfter(threading.Event):
+    """Is set when it was looked at so many times."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self.left = looks
+
+    def is_set(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def test_applying_ends_after_the_transaction_it_is_at_when_it_is_told_to_or_has_done_enough(
+    copied: Workspace, db: Session, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sync, "BATCH", 1)
+    run_sql(engine, "UPDATE old_orders SET note = 'late'")
+    reconcilers = copied.reconcilers(db)
+
+    assert sync.apply_changes(db, copied, reconcilers, StopsAfter(3)) == 3
+    assert sync.apply_changes(db, copied, reconcilers, batches=2) == 2
+    assert sync.lag(db, copied).entries == 9
+
+
 def test_a_changed_key_is_a_row_that_went_and_one_that_came(
     copied: Workspace, db: Session, engine: Engine
 ) -> None:

@@ -19,7 +19,7 @@ from tasktrail.migration.transform import HASH
 from tasktrail.migration.workspace import Workspace
 
 LONGEST_CHUNK: Final = 1.0
-"""A chunk that took longer is followed by a smaller one, in seconds."""
+"""A chunk that took longer is followed by a smaller one, one that took a fourth by a larger one (seconds)."""
 
 SMALLEST_CHUNK: Final = 100
 """Rows; below that the statements cost more than the rows."""
@@ -192,22 +192,22 @@ class Backfill:
             position = self._position(session, table.name)
             if position["finished_at"] is not None:
                 return
-            chunk_began = time.monotonic()
-            count = self._copy_chunk(session, reconciler, position, size)
-            worked = time.monotonic() - chunk_began
+            count, worked = self._copy_chunk(session, reconciler, position, size)
             copied += count
             done = position["rows_done"] + count
             self._report(Progress(table.name, done, max(total, done), time.monotonic() - began, copied))
-            if worked > LONGEST_CHUNK and self._chunk_size is None:
-                size = max(size // 2, SMALLEST_CHUNK)
-            apply_changes(session, self._workspace, [reconciler])
+            if self._chunk_size is None:
+                size = next_size(size, worked, table.chunk_size)
+            # One batch: on a table that is written to all the time, emptying the queue could take for ever.
+            apply_changes(session, self._workspace, [reconciler], batches=1)
             if position["chunk"] in ANALYZED_AFTER:
                 self._analyze(session, reconciler)
             self._throttle.rest(session, worked)
 
     def _copy_chunk(
         self, session: Session, reconciler: Reconciler, position: dict[str, Any], size: int
-    ) -> int:
+    ) -> tuple[int, float]:
+        """Copy the next chunk; return how many rows it had, and how long it took once it had its lock."""
         staging = reconciler.staging
         transform = staging.transform
         key = transform.table.key
@@ -228,6 +228,12 @@ class Backfill:
         last = f"SELECT _source_key FROM {staging.keys} WHERE _round = 0 ORDER BY {descending} LIMIT 1"
 
         failed_before = len(reconciler.budget.failed)
+        began = time.monotonic()
+
+        def fill(db: Session) -> int:
+            nonlocal began
+            began = time.monotonic()
+            return db.run(taken)
 
         def finish(db: Session, count: int) -> None:
             cursor = db.value(last) if count else position["cursor"]
@@ -245,7 +251,8 @@ class Backfill:
                 table=transform.table.name,
             )
 
-        return reconciler.run(session, lambda db: db.run(taken), chunk=position["chunk"] + 1, finish=finish)
+        count = reconciler.run(session, fill, chunk=position["chunk"] + 1, finish=finish)
+        return count, time.monotonic() - began
 
     def _analyze(self, session: Session, reconciler: Reconciler) -> None:
         """Tell the planner about tables that have grown from nothing; autovacuum comes too late."""
@@ -293,6 +300,19 @@ class Backfill:
             part = keys[start : start + transform.table.chunk_size]
             reconciler.run(session, partial(_fill, reconciler, part))
         return len(keys)
+
+
+def next_size(size: int, worked: float, most: int) -> int:
+    """Return how large the next chunk is.
+
+    Args:
+        size: of the last one, in rows.
+        worked: how long that took, in seconds; without the wait for others who reconcile the same table.
+        most: what the plan says.
+    """
+    if worked > LONGEST_CHUNK:
+        return max(size // 2, min(SMALLEST_CHUNK, size))
+    return min(2 * size, most) if worked < LONGEST_CHUNK / 4 else size
 
 
 def _fill(reconciler: Reconciler, keys: list[str], db: Session) -> int:

@@ -27,8 +27,11 @@ class Carrier:
         self._reconcilers: list[Reconciler] = []
         self._ways: list[WriteBack] = []
 
-    def carry(self) -> int:
+    def carry(self, stop: threading.Event | None = None) -> int:
         """Carry over what was noted, until the queue is empty or only holds what came meanwhile.
+
+        Args:
+            stop: ends it after a batch.
 
         Returns:
             How many changes there were.
@@ -45,7 +48,7 @@ class Carrier:
             self._truth = truth
         try:
             if truth == "legacy":
-                return apply_changes(self._session, self._workspace, self._reconcilers)
+                return apply_changes(self._session, self._workspace, self._reconcilers, stop)
             return carry_back(self._session, self._workspace, self._reconcilers, self._ways)
         except DirectionTurned:
             return 0
@@ -90,7 +93,7 @@ def follow(
     with session.alone(workspace.plan.name, "follower", doing="follow changes"):
         while not stop.is_set():
             before = lag(session, workspace, side=None)
-            applied = carrier.carry() if before.entries else 0
+            applied = carrier.carry(stop) if before.entries else 0
             report(applied, before)
             if not applied:
                 stop.wait(interval)

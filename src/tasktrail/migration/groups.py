@@ -31,6 +31,8 @@ def ranked(table: TableMigration, route: Route, rows: str, condition: str) -> st
 def logged(route: Route, rows: str) -> str:
     """Return SQL for ranked rows with the log that the others leave in the newest, as ``_log``.
 
+    The oldest rows of a large group, which have no place in the log, are left out.
+
     Args:
         route: of the rows.
         rows: SQL of a FROM clause: ranked rows, as ``r``.
@@ -40,7 +42,8 @@ def logged(route: Route, rows: str) -> str:
     # The frame is empty for a row that is alone, so its entry is not even made.
     return (
         f"SELECT r.*, jsonb_agg({_entry(route)}) OVER (PARTITION BY _target_key ORDER BY _place DESC "
-        f"ROWS BETWEEN {ATTEMPT_LOG_LIMIT} PRECEDING AND 1 PRECEDING) AS _log FROM {rows}"
+        f"ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS _log FROM {rows} "
+        f"WHERE _place <= {ATTEMPT_LOG_LIMIT + 1}"
     )
 
 

@@ -9,6 +9,7 @@ from typing import Final
 import psycopg
 
 from tasktrail.errors import PlanRefused
+from tasktrail.migration import rights
 from tasktrail.migration.names import qualified
 from tasktrail.migration.plan import KEPT_BY_THE_ENGINE, MigrationPlan, Route, TableMigration
 from tasktrail.migration.session import Row, Session
@@ -63,17 +64,18 @@ class Inspected:
     notes: tuple[str, ...]
 
 
-def inspect(session: Session, plan: MigrationPlan) -> Inspected:
+def inspect(session: Session, plan: MigrationPlan, schema: str | None) -> Inspected:
     """Compare a plan with the database.
 
     Args:
         session: a connection; nothing is written.
         plan: the plan.
+        schema: of the library's own tables; None for the search path.
 
     Raises:
         PlanRefused: it does not fit; the message says everything that is wrong.
     """
-    problems = list(_server_problems(session))
+    problems = [*_server_problems(session), *rights.problems(session, plan, schema)]
     notes: list[str] = []
     transforms: list[Transform] = []
     for table in plan.tables:
@@ -142,9 +144,6 @@ def _source_problems(session: Session, table: TableMigration, source: Mapping[st
         yield (
             f"{table.source} has no unique index on {', '.join(table.key)}, which the plan takes for its key"
         )
-    may = "has_table_privilege(%(table)s, 'SELECT') AND has_table_privilege(%(table)s, 'TRIGGER')"
-    if not session.value(f"SELECT {may}", table=qualified(table.source)):
-        yield f"this role may not read {table.source} or put triggers on it: GRANT SELECT, TRIGGER"
 
 
 def _target_problems(
@@ -167,13 +166,23 @@ def _target_problems(
                     f"has no rule"
                 )
         indexes = session.rows(INDEXES, table=qualified(route.target))
-        if not any(_is_unique_on(index, route.key) for index in indexes):
+        if not any(
+            _is_unique_on(index, route.key) or _was_interrupted(index, route.key) for index in indexes
+        ):
             yield f"{route.target} has no unique index on {', '.join(route.key)}"
 
 
 def _is_unique_on(index: Row, key: tuple[str, ...]) -> bool:
-    is_whole = index["is_unique"] and index["is_valid"] and not index["is_partial"]
-    return is_whole and set(index["columns"]) == set(key)
+    return bool(index["is_valid"]) and _is_to_be_unique_on(index, key)
+
+
+def _was_interrupted(index: Row, key: tuple[str, ...]) -> bool:
+    """Return whether a CREATE INDEX CONCURRENTLY left an index INVALID, which expanding builds again."""
+    return not index["is_valid"] and _is_to_be_unique_on(index, key)
+
+
+def _is_to_be_unique_on(index: Row, key: tuple[str, ...]) -> bool:
+    return index["is_unique"] and not index["is_partial"] and set(index["columns"]) == set(key)
 
 
 def _transform_problems(session: Session, transform: Transform) -> Iterator[str]:
@@ -246,6 +255,9 @@ def _notes(session: Session, table: TableMigration, source: Mapping[str, Row]) -
     for dependent in dependents(session, table.source):
         yield f"{table.source}: {dependent} points at it, and is in the way of dropping it"
     for route in table.routes:
+        for index in session.rows(INDEXES, table=qualified(route.target)):
+            if _was_interrupted(index, route.key):
+                yield f"{route.target}: the index {index['name']} is INVALID, expanding builds it again"
         for key in session.rows(RESTRICTING_KEYS, table=qualified(route.target)):
             yield (
                 f"{route.target}: the foreign key {key['name']} lets nobody delete a row of {key['wanted']} "

@@ -18,6 +18,7 @@ CAUSES: Final[Mapping[str, str]] = MappingProxyType(
         "40P01": "others wrote to the same rows again and again",
         "42501": "this role lacks a right; grant it, `tasktrail migrate plan` names all that are missing",
         "42703": "a column was dropped or renamed under way; `tasktrail migrate plan` says what does not fit",
+        "42P10": "the unique index of the new table is missing or INVALID; build it again",
         "42P01": "a table was dropped or renamed under way; `tasktrail migrate plan` says what does not fit",
         "53100": "the disk of the database is full; make room on it",
         "53200": "the database has no memory left",

@@ -24,6 +24,9 @@ SETTINGS: Final = {
     "bytea_output": "hex",
     "extra_float_digits": "1",
     "jit": "off",  # compiling a transform takes longer than running it on a chunk
+    # A role's own limits are meant for other work: a chunk, a dry run and the account take what they take.
+    "statement_timeout": "0",
+    "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
 }
 

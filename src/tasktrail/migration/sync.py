@@ -7,6 +7,8 @@ last state is noted.
 
 from __future__ import annotations
 
+import math
+import threading
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,8 +21,8 @@ from tasktrail.migration.staging import Staging
 from tasktrail.migration.triggers import Noted, Side
 from tasktrail.migration.workspace import Workspace
 
-BATCH: Final = 2_000
-"""How many entries of the queue one transaction takes."""
+BATCH: Final = 5_000
+"""How many entries of the queue one transaction takes; many changes of one unit of work cost little more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +131,22 @@ def newest_entry(session: Session, workspace: Workspace, side: Side, name: str) 
     return newest
 
 
-def apply_changes(session: Session, workspace: Workspace, reconcilers: list[Reconciler]) -> int:
+def apply_changes(
+    session: Session,
+    workspace: Workspace,
+    reconcilers: list[Reconciler],
+    stop: threading.Event | None = None,
+    *,
+    batches: float = math.inf,
+) -> int:
     """Apply what is in the queue, until it is empty or only holds what came meanwhile.
 
     Args:
         session: outside any transaction.
         workspace: the plan and the database.
         reconcilers: of the tables whose changes are applied.
+        stop: ends it after the transaction it is at.
+        batches: how many transactions there may be for each table.
 
     Returns:
         How many entries were applied.
@@ -145,8 +156,12 @@ def apply_changes(session: Session, workspace: Workspace, reconcilers: list[Reco
         newest = newest_entry(session, workspace, "legacy", reconciler.staging.transform.table.name)
         if newest is None:
             continue
-        while taken := _apply_batch(session, workspace, reconciler, newest):
-            applied += taken
+        left = batches
+        while left > 0 and not (stop and stop.is_set()):
+            taken = _apply_batch(session, workspace, reconciler, newest)
+            if not taken:
+                break
+            applied, left = applied + taken, left - 1
     return applied
 
 

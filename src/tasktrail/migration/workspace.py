@@ -67,7 +67,7 @@ class Workspace:
             WrongPhase: the legacy tables were dropped.
         """
         try:
-            return inspect(session, self.plan)
+            return inspect(session, self.plan, self.schema)
         except PlanRefused:
             state = self.journal.read(session)
             names = [qualified(table.source) for table in self.plan.tables]
