@@ -19,7 +19,10 @@ from tasktrail.migration.transform import HASH
 from tasktrail.migration.workspace import Workspace
 
 LONGEST_CHUNK: Final = 1.0
-"""A chunk that took longer is followed by a smaller one, in seconds."""
+"""A chunk that took longer is followed by one of half the size, in seconds."""
+
+SHORT_CHUNK: Final = LONGEST_CHUNK / 4
+"""A chunk that took less is followed by one of twice the size, up to that of the plan, in seconds."""
 
 SMALLEST_CHUNK: Final = 100
 """Rows; below that the statements cost more than the rows."""
@@ -105,6 +108,19 @@ class Throttle:
             "SELECT coalesce(max(extract(epoch FROM replay_lag)), 0) FROM pg_stat_replication"
         )
         return bool(lag > self.replication_lag)
+
+
+def next_size(size: int, largest: int, worked: float) -> int:
+    """Return how many rows the next chunk takes.
+
+    Args:
+        size: how many the last one took.
+        largest: what the plan says.
+        worked: how long the last one took, in seconds.
+    """
+    if worked > LONGEST_CHUNK:
+        return max(size // 2, min(SMALLEST_CHUNK, largest))
+    return min(size * 2, largest) if worked < SHORT_CHUNK else size
 
 
 class Backfill:
@@ -198,8 +214,8 @@ class Backfill:
             copied += count
             done = position["rows_done"] + count
             self._report(Progress(table.name, done, max(total, done), time.monotonic() - began, copied))
-            if worked > LONGEST_CHUNK and self._chunk_size is None:
-                size = max(size // 2, SMALLEST_CHUNK)
+            if self._chunk_size is None:
+                size = next_size(size, table.chunk_size, worked)
             apply_changes(session, self._workspace, [reconciler])
             if position["chunk"] in ANALYZED_AFTER:
                 self._analyze(session, reconciler)
