@@ -51,6 +51,11 @@ class Staging:
         return f"pg_temp.stage_{self.number}_{self.transform.table.routes.index(route)}"
 
     @property
+    def known(self) -> str:
+        """The table of what the ledger said of the keys before."""
+        return f"pg_temp.known_{self.number}"
+
+    @property
     def ledger(self) -> str:
         """The ledger, quoted."""
         return in_schema(self.schema, "tasktrail_ledger")
@@ -108,6 +113,11 @@ class Staging:
             f"{typed}, _error text, _has_failed boolean GENERATED ALWAYS AS (_error IS NOT NULL) "
             "STORED, _old_row text, _round int NOT NULL DEFAULT 0) ON COMMIT DELETE ROWS"
         )
+        session.run(
+            f"CREATE TEMP TABLE IF NOT EXISTS {self.known.removeprefix('pg_temp.')} (_source_key text, "
+            "_round int, _route text, _target_key text, _disposition text, _target_id bigint, "
+            "_reason text, _is_live boolean) ON COMMIT DELETE ROWS"
+        )
         for route in table.routes:
             types = self.transform.shape.targets[route.name]
             columns = ", ".join(f"{quoted(name)} {types[name]}" for name in route.columns)
@@ -140,16 +150,37 @@ class Staging:
             reasons=[reason for _, reason in errors],
         )
 
-    def transform_round(self, session: Session, number: int) -> None:
-        """Stage what the rows of the keys of one round become."""
+    def recall(self, session: Session, number: int) -> int:
+        """Look up what the ledger says of the keys of one round, also of rows that were deleted.
+
+        Returns:
+            Of how many it says something.
+        """
+        return session.run(f"""
+            INSERT INTO {self.known}
+            SELECT k._source_key, k._round, l.route, l.target_key, l.disposition, l.target_id,
+                l.reason, l.deleted_at IS NULL
+            FROM {self.keys} k JOIN {self.ledger} l ON l.source_key = k._source_key
+                AND l.table_name = {literal(self.transform.table.name)}
+            WHERE k._round = {number}
+        """)
+
+    def transform_round(self, session: Session, number: int) -> int:
+        """Stage what the rows of the keys of one round become.
+
+        Returns:
+            How many rows took a route; the others take none, fail, or are gone.
+        """
         new = f"k._round = {number} AND NOT k._has_failed"
+        staged = 0
         for route in self.transform.table.routes:
             columns = (
                 f"_source_key, {self.key_columns}, _hash, _reason, _disposition, _inferred, _target_key, "
                 f"{listed(list(route.columns))}"
             )
             rows = self.transform.rows(route, self.joined, new)
-            session.run(f"INSERT INTO {self.stage(route)} ({columns}) {rows}")
+            staged += session.run(f"INSERT INTO {self.stage(route)} ({columns}) {rows}")
+        return staged
 
     def add_groups(self, session: Session, number: int) -> int:
         """Take the keys of all rows that share a unit of work with a staged one, or did before.
@@ -175,9 +206,8 @@ class Staging:
             WITH groups AS (
                 {groups}
                 UNION
-                SELECT l.route, l.target_key FROM {self.keys} k
-                JOIN {self.ledger} l ON l.source_key = k._source_key AND {self.is_known}
-                WHERE l.target_key IS NOT NULL AND k._round = {number - 1}
+                SELECT _route, _target_key FROM {self.known}
+                WHERE _is_live AND _target_key IS NOT NULL AND _round = {number - 1}
             )
             INSERT INTO {self.keys} (_source_key, {self.key_columns}, _round)
             SELECT l.source_key, {values}, {number}
@@ -230,9 +260,14 @@ class Staging:
             f"AND l.target_id = {alias}.id AND {self.is_ours(alias)})"
         )
 
-    def is_ours(self, alias: str) -> str:
-        """Return SQL that is true for rows of the target that the legacy rows of their unit ``l`` decide."""
+    def is_ours(self, alias: str, reason: str = "l.reason") -> str:
+        """Return SQL that is true for rows of the target that the legacy rows of their unit decide.
+
+        Args:
+            alias: of the row of the target.
+            reason: SQL for what the ledger gives as the reason of the legacy row.
+        """
         untouched = f"{alias}.celery_task_id IS NULL AND {alias}.worker IS NULL"
         if self.truth == "legacy":
-            return f"(l.reason IS NOT DISTINCT FROM {literal(WRITTEN_BACK)} OR {untouched})"
-        return f"(l.reason IS DISTINCT FROM {literal(WRITTEN_BACK)} AND {untouched})"
+            return f"({reason} IS NOT DISTINCT FROM {literal(WRITTEN_BACK)} OR {untouched})"
+        return f"({reason} IS DISTINCT FROM {literal(WRITTEN_BACK)} AND {untouched})"
