@@ -139,6 +139,12 @@ RATES_CREATED: Final = (
     f"coalesce({utc('s.created_at')}, {utc('s.updated_at')}, {utc('named_day::timestamp')})"
 )
 
+PLAIN_CODES: Final = r"""listed::text ~ '^\["[A-Z]{3}"(, "[A-Z]{3}")*\]$'"""
+"""Nearly all lists of currencies are like this, and need no sub-select to be taken apart or judged.
+
+Whether a code is in it twice shows by the lexemes, each of which a ``tsvector`` has once.
+"""
+
 EXCHANGE_RATES: Final = Route(
     name="exchange_rates",
     condition=f"{word('s.task_type')} = 'exchange_rate_update'",
@@ -159,14 +165,19 @@ EXCHANGE_RATES: Final = Route(
             f'upper({trimmed("(base #>> array[]::text[])")} COLLATE "C") END',
             "day_text": "CASE WHEN jsonb_typeof(day) = 'string' THEN "
             f"{trimmed('(day #>> array[]::text[])')} END",
-            "codes": "CASE WHEN jsonb_typeof(listed) = 'array' THEN ARRAY("
+            "is_plain": PLAIN_CODES,
+        },
+        {
+            "codes": "CASE WHEN is_plain THEN string_to_array(translate(listed::text, '[]\" ', ''), ',') "
+            "WHEN jsonb_typeof(listed) = 'array' THEN ARRAY("
             "SELECT CASE WHEN jsonb_typeof(one) = 'string' THEN "
             f"upper({trimmed('(one #>> array[]::text[])')} COLLATE \"C\") ELSE '' END "
             "FROM jsonb_array_elements(listed) WITH ORDINALITY AS e (one, place) ORDER BY place) END",
         },
         {
             "is_iso": "day_text ~ '^[0-9]{4}-[0-9]{2}-[0-9]{2}$'",
-            "currencies": "CASE WHEN codes IS NOT NULL THEN ARRAY("
+            "currencies": "CASE WHEN is_plain AND length(array_to_tsvector(codes)) = cardinality(codes) "
+            "THEN array_remove(codes, 'EUR') WHEN codes IS NOT NULL THEN ARRAY("
             "SELECT code FROM unnest(codes) WITH ORDINALITY AS c (code, place) WHERE code <> 'EUR' "
             "GROUP BY code ORDER BY min(place)) END",
         },
@@ -191,7 +202,8 @@ EXCHANGE_RATES: Final = Route(
         Refusal("currencies_not_a_list", "listed IS NOT NULL AND codes IS NULL"),
         Refusal(
             "currency_malformed",
-            "EXISTS (SELECT FROM unnest(codes) AS c (code) WHERE code !~ '^[A-Z]{3}$')",
+            "is_plain IS NOT TRUE AND EXISTS (SELECT FROM unnest(codes) AS c (code) "
+            "WHERE code !~ '^[A-Z]{3}$')",
         ),
         Refusal("currencies_empty", "currencies = '{}'"),
     ),
