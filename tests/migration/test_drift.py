@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tasktrail.errors import GateClosed, InvalidField, MigrationBusy, WrongPhase
-from tasktrail.migration import drift, parallel, sync
+from tasktrail.migration import carrier, drift, parallel
 from tasktrail.migration.difference import Difference
 from tasktrail.migration.drift import Entry, Pass
 from tasktrail.migration.parallel import Report, begin, run_pass, run_pass_if_due, stop
@@ -399,7 +399,7 @@ def test_old_writers_during_a_pass_give_no_false_alarm(running: Workspace, engin
 
     def follow() -> None:
         with running.session("follower") as follower:
-            sync.follow(follower, running, running.reconcilers(follower), ended, interval=0.01)
+            carrier.follow(follower, running, ended, interval=0.01)
 
     threads = [threading.Thread(target=write, args=(seed,)) for seed in range(2)]
     threads.append(threading.Thread(target=follow))
