@@ -19,7 +19,7 @@ from tasktrail import (
     Progress,
     TrackingOptions,
 )
-from tasktrail.schema import v1, v2, v3
+from tasktrail.schema import VERSIONS
 
 SCHEMA = "tracking"
 
@@ -99,7 +99,6 @@ def create_tables(engine: Engine) -> None:
     """Create the library's own tables and those of the tests."""
     with engine.begin() as db:
         operations = Operations(MigrationContext.configure(db))
-        v1.upgrade(operations, schema=SCHEMA)
-        v2.upgrade(operations, schema=SCHEMA)
-        v3.upgrade(operations, schema=SCHEMA)
+        for version in VERSIONS:
+            version.upgrade(operations, schema=SCHEMA)
         Base.metadata.create_all(db)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from sqlalchemy import Engine, text
 
 from tasktrail import RetryPolicy, Settings, counters
+from tasktrail.chores import Chore
 from tasktrail.engines import Engines
 from tasktrail.maintenance import LEADER_LOCK, Done, Maintenance
 from tasktrail.registry import Domain, Registry
@@ -66,6 +67,7 @@ class Upkeep:
         policy: RetryPolicy | None = None,
         name: str = "upkeep",
         domains: Sequence[Domain] | None = None,
+        chores: Sequence[Chore] = (),
         **options: object,
     ) -> None:
         self.settings = Settings.load(database_url=url, **options)
@@ -74,7 +76,9 @@ class Upkeep:
         self.registry = Registry()
         for domain in domains or all_domains(policy or RetryPolicy()):
             self.registry.add(domain)
-        self.maintenance = Maintenance(self.registry, self.engines, self.outbox, self.settings, schema=SCHEMA)
+        self.maintenance = Maintenance(
+            self.registry, self.engines, self.outbox, self.settings, schema=SCHEMA, chores=chores
+        )
 
     def tick(self) -> Done:
         """Do one round."""

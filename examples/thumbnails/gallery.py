@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from tasks import Base, ThumbnailTracking, make_thumbnail, trail
 
 from tasktrail import Status
-from tasktrail.schema import v1, v2, v3
+from tasktrail.schema import VERSIONS
 
 WIDTHS = (32, 8)
 DEADLINE = 60.0
@@ -52,7 +52,7 @@ def create_tables() -> None:
     """Make the tables; an application would do this in Alembic revisions."""
     with trail.engines.sync.begin() as db:
         if not inspect(db).has_table("tasktrail_version"):
-            for version in (v1, v2, v3):
+            for version in VERSIONS:
                 version.upgrade(Operations(MigrationContext.configure(db)))
         Base.metadata.create_all(db)
 

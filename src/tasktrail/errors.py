@@ -23,6 +23,7 @@
     │   ├── PlanRefused              the plan does not fit the tables that are there
     │   ├── WrongPhase               the step is out of order
     │   ├── GateClosed               a condition of the step is not met
+    │   ├── DirectionTurned          the other side has become the truth
     │   ├── StepInterrupted          the database ended the step
     │   └── ErrorBudgetExceeded      more rows failed than may fail
     ├── AttemptLost                  an attempt ended without a word from its body
@@ -219,6 +220,10 @@ class GateClosed(MigrationError):
         self.step = step
         self.reasons = tuple(reasons)
         super().__init__(f"{migration}: the gate to {step} is closed: {'; '.join(self.reasons)}")
+
+
+class DirectionTurned(MigrationError):
+    """Another side has become the truth meanwhile; nothing was carried over in the old direction."""
 
 
 class StepInterrupted(MigrationError):

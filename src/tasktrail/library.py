@@ -34,6 +34,9 @@ MIGRATION_PARTS: Final = frozenset(
         "tasktrail_ledger",
         "tasktrail_raw",
         "tasktrail_changes",
+        "tasktrail_comparisons",
+        "tasktrail_drift",
+        "tasktrail_archives",
     }
 )
 """The tables that only a migration works with; it does so in SQL of its own."""

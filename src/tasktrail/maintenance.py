@@ -21,6 +21,7 @@ from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from tasktrail import counters, sweeps
+from tasktrail.chores import Chore, doing
 from tasktrail.engines import Engines
 from tasktrail.errors import DatabaseUnavailable, LeaseExpired
 from tasktrail.guards import table_of
@@ -66,7 +67,14 @@ class Maintenance:
     """One round of maintenance over all domains, and the loop that repeats it while it leads."""
 
     def __init__(
-        self, registry: Registry, engines: Engines, send: Send, settings: Settings, *, schema: str | None
+        self,
+        registry: Registry,
+        engines: Engines,
+        send: Send,
+        settings: Settings,
+        *,
+        schema: str | None,
+        chores: Sequence[Chore] = (),
     ) -> None:
         """Remember what to work with; nothing is connected.
 
@@ -76,12 +84,14 @@ class Maintenance:
             send: sends messages.
             settings: intervals, lease and retention.
             schema: where the library's own tables are.
+            chores: what the leader does besides, on threads of their own.
         """
         self._registry = registry
         self._engines = engines
         self._send = send
         self._settings = settings
         self._schema = schema
+        self._chores = tuple(chores)
         self._pruned_at = float("-inf")
         self._rescue_from = float("-inf")
         self._reached: dict[str, list[tuple[float, datetime]]] = {}
@@ -103,6 +113,7 @@ class Maintenance:
                         continue
                     logger.info("maintenance: leading")
                     self._rescue_from = time.monotonic() + 2 * self._settings.heartbeat_interval
+                    leading.enter_context(doing(self._chores))
                     while not stop.is_set():
                         self.tick(db)
                         stop.wait(self._settings.maintenance_interval)

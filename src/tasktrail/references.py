@@ -66,7 +66,7 @@ def mentions(
 
     Args:
         modules: names of modules; all source of the packages they belong to is searched.
-        tables: bare names, e.g. ``task_status``; ``TaskStatus`` is searched, too.
+        tables: bare names, e.g. ``job_state``; ``JobState`` is searched, too.
         except_in: names of modules and packages that may name the tables, such as migrations.
 
     Returns:

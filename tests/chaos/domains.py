@@ -12,7 +12,7 @@ from sqlalchemy import BigInteger, DateTime, Engine, Float, Integer, String, Tex
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from tasktrail import BaseTaskTracking, BaseTaskTrackingService, NaturalKey, Progress, TrackingOptions
-from tasktrail.schema import v1, v2, v3
+from tasktrail.schema import VERSIONS
 
 SCHEMA: Final = "tracking"
 CHAOS: Final = "chaos"
@@ -184,9 +184,8 @@ def create_tables(engine: Engine) -> None:
     """Create everything, with views over the rows of both domains and over their logged attempts."""
     with engine.begin() as db:
         operations = Operations(MigrationContext.configure(db))
-        v1.upgrade(operations, schema=SCHEMA)
-        v2.upgrade(operations, schema=SCHEMA)
-        v3.upgrade(operations, schema=SCHEMA)
+        for version in VERSIONS:
+            version.upgrade(operations, schema=SCHEMA)
         db.execute(text("CREATE SCHEMA chaos"))
         Base.metadata.create_all(db)
         db.execute(text(TRIGGER))

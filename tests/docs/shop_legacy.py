@@ -7,9 +7,16 @@ from datetime import UTC
 from typing import Any
 
 from tasktrail.migration.expressions import mapped, utc, word
-from tasktrail.migration.plan import Mapped, MigrationPlan, Refusal, Refused, Route, TableMigration
+from tasktrail.migration.plan import Mapped, MigrationPlan, Refusal, Refused, Reverse, Route, TableMigration
 
 STATUSES = {"open": "PENDING", "done": "COMPLETED", "failed": "FAILED"}
+OLD_STATES = {
+    "PENDING": "open",
+    "PROCESSING": "open",
+    "COMPLETED": "done",
+    "FAILED": "failed",
+    "CANCELLED": "failed",
+}
 
 
 def old_report_twin(row: Mapping[str, Any]) -> Mapped | Refused:
@@ -52,6 +59,14 @@ PLAN = MigrationPlan(
                     },
                     statuses=STATUSES,
                     twin=old_report_twin,
+                    reverse=Reverse(
+                        columns={
+                            "customer": "t.customer_id",
+                            "state": mapped("t.status", OLD_STATES),
+                            "written_at": "t.updated_at AT TIME ZONE 'UTC'",
+                        },
+                        changed=("state", "written_at"),
+                    ),
                 ),
             ),
         ),

@@ -19,6 +19,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 
 from tasktrail import FencedOut, RetryPolicy, Status, tracker
+from tasktrail.chores import Chore
 from tasktrail.embedded import EmbeddedPostgres
 from tasktrail.errors import LeaseExpired
 from tasktrail.maintenance import BATCH, BATCHES_PER_TICK
@@ -413,6 +414,30 @@ def test_only_one_of_two_leads(engine: Engine, make_upkeep: MakeUpkeep) -> None:
 
     follower = {"first": second, "second": first}[leader]
     assert follower.outbox.ids() == []
+
+
+def test_the_leader_does_the_chores_and_one_that_fails_keeps_it_from_nothing(
+    engine: Engine, make_upkeep: MakeUpkeep
+) -> None:
+    done: list[str] = []
+
+    def chore_of(name: str) -> Chore:
+        def work() -> None:
+            done.append(name)
+            raise ValueError("a chore that fails")
+
+        return Chore("chore", 0.01, work)
+
+    names = ("first", "second")
+    first, second = (make_upkeep(name=name, chores=[chore_of(name)], **QUICK) for name in names)
+    with first.running(), second.running():
+        [leader] = until(lambda: leaders(engine))
+        until(lambda: len(done) > 2)
+        job = add_job(engine)
+        until(lambda: first.outbox.ids() + second.outbox.ids() == [job])
+        by_now = set(done)
+
+    assert by_now == {leader}
 
 
 def test_applications_with_tables_of_their_own_do_not_keep_each_other_from_leading(

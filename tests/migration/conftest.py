@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import Engine
@@ -11,6 +12,7 @@ from sqlalchemy import Engine
 from tasktrail.engines import Engines
 from tasktrail.migration import sync
 from tasktrail.migration.account import create_view
+from tasktrail.migration.backfill import Backfill
 from tasktrail.migration.plan import MigrationPlan, TableMigration
 from tasktrail.migration.session import Session
 from tasktrail.migration.state import Phase
@@ -56,3 +58,11 @@ def start_syncing(workspace: Workspace, db: Session) -> None:
 def with_tables(workspace: Workspace, *tables: TableMigration) -> Workspace:
     """Return the same with other tables in the plan."""
     return replace(workspace, plan=MigrationPlan(name=PLAN.name, tables=tables))
+
+
+def cut_over(workspace: Workspace, db: Session, window: timedelta | None = None) -> None:
+    """Copy the rows, and make the new tables the truth, as the cutover does as far as the phases go."""
+    Backfill(workspace).run(db)
+    for phase in (Phase.VERIFIED, Phase.PARALLEL, Phase.CUT_OVER):
+        with db.transaction():
+            workspace.journal.move(db, phase, step="test", window=window)

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from tasktrail.migration.expressions import day_of, json_of, mapped, utc, word
-from tasktrail.migration.plan import Mapped, MigrationPlan, Refusal, Refused, Route, TableMigration
+from tasktrail.migration.plan import Mapped, MigrationPlan, Refusal, Refused, Reverse, Route, TableMigration
 from tests.support import SCHEMA
 
 DDL = """
@@ -29,6 +29,7 @@ STATES = {
     "broken": "FAILED",
     "dropped": "CANCELLED",
 }
+OLD_STATE = mapped("t.status", {new: old for old, new in STATES.items()})
 ENDED = "new_status IN ('COMPLETED', 'FAILED', 'CANCELLED')"
 
 
@@ -121,6 +122,20 @@ ORDERS = Route(
     inferred={"day": "s.day IS NULL", "created_at": "s.made IS NULL"},
     statuses=STATES,
     twin=order_twin,
+    reverse=Reverse(
+        columns={
+            "kind": "'order'",
+            "state": OLD_STATE,
+            "day": "t.day::text",
+            "currency": "t.currency",
+            "tags": "array_to_string(t.tags, ',')",
+            "details": "t.details",
+            "note": "t.error_message",
+            "made": "t.created_at AT TIME ZONE 'UTC'",
+            "touched": "t.updated_at AT TIME ZONE 'UTC'",
+        },
+        changed=("state", "note", "touched"),
+    ),
 )
 
 
@@ -181,6 +196,15 @@ JOB_TABLE = TableMigration(
             },
             statuses=STATES,
             twin=job_twin,
+            reverse=Reverse(
+                columns={
+                    "id": "t.id",
+                    "payload": "t.payload",
+                    "state": OLD_STATE,
+                    "made": "t.created_at AT TIME ZONE 'UTC'",
+                },
+                changed=("state",),
+            ),
         ),
     ),
     chunk_size=100,

@@ -227,7 +227,7 @@ def test_killed_after_any_statement_and_resumed_it_ends_in_the_same_tables(
     other_db.close()
 
     assert seen == undisturbed
-    assert deaths > 25
+    assert deaths > 20
     assert [row["rows_done"] for row in chunks] == [12, 14]  # no chunk was applied twice or skipped
 
 

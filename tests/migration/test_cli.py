@@ -69,9 +69,7 @@ def test_step_by_step_to_a_verified_copy(migrate: Run) -> None:
     verified = migrate("verify")
 
     assert (verified.code, verified.out.count("0 differ")) == (0, 3)
-    assert migrate("status").out.startswith(
-        "verified; go on with `tasktrail migrate sync --follow`\n0 changes"
-    )
+    assert migrate("status").out.startswith("verified; go on with `tasktrail migrate parallel`\n0 changes")
 
 
 def test_the_account_is_printed_as_a_table_as_json_and_as_csv(migrate: Run) -> None:
@@ -225,4 +223,65 @@ def test_following_ends_with_sigterm_and_has_applied_what_came(
         process.kill()
 
     assert process.returncode == 0
-    assert "following the legacy tables" in out
+    assert "carrying changes over" in out
+
+
+def test_cutover_and_rollback_by_command(migrate: Run, engine: Engine) -> None:
+    copied(migrate)
+    assert migrate("verify").code == 0
+    early = migrate("cutover", "--yes")
+    assert (early.code, "go on with `tasktrail migrate parallel`" in early.err) == (1, True)
+    run_sql(engine, "UPDATE tracking.tasktrail_migrations SET phase = 'parallel'")
+    closed = migrate("cutover", "--yes", "--clean-passes", "0")
+    assert (closed.code, "quarantined as unknown_state" in closed.err) == (2, True)
+    checked = migrate("cutover", "--check", "--clean-passes", "0")
+    assert (checked.code, checked.out.count("closed: ")) == (2, 7)
+    run_sql(engine, "UPDATE tracking.tasktrail_raw SET accepted_at = now()")
+    checked = migrate("cutover", "--check", "--clean-passes", "0")
+    assert (checked.code, checked.out) == (
+        0,
+        "the gate is open; go on with `tasktrail migrate cutover --yes`\n",
+    )
+    assert migrate("cutover", "--clean-passes", "0").code == 2
+    turned = migrate("cutover", "--yes", "--clean-passes", "0", "--window", "90m")
+    assert (turned.code, turned.out) == (0, "the new tables are the truth\n")
+    assert migrate("cutover", "--yes").out == "the new tables were the truth already\n"
+    assert migrate("status").out.startswith("cut_over; go on with `tasktrail migrate archive`\n")
+    assert migrate("verify").code == 1
+    run_sql(engine, "INSERT INTO tracking.job_tracking (payload, status) VALUES ('x', 'COMPLETED')")
+    assert migrate("rollback").code == 2
+    checked = migrate("rollback", "--check")
+    assert (checked.code, checked.out.partition(";")[0]) == (0, "the legacy tables can hold everything")
+    assert json.loads(migrate("rollback", "--check", "--json").out) == []
+    assert migrate("sync").out == "the triggers were on already\n0 changes applied\n"
+    assert migrate("rollback", "--yes").out == "the legacy tables are the truth\n"
+    assert migrate("rollback", "--yes").out == "the legacy tables were the truth already\n"
+
+
+def test_each_step_says_whether_it_could_be_taken_and_changes_nothing(migrate: Run, engine: Engine) -> None:
+    early = migrate("expand", "--check")
+    assert (early.code, "go on with `tasktrail migrate plan`" in early.out) == (2, True)
+    migrate("plan")
+    for step in ("sync", "backfill", "parallel", "archive"):
+        refused = migrate(step, "--check")
+        assert (refused.code, "go on with `tasktrail migrate expand`" in refused.out) == (2, True), step
+    assert migrate("expand", "--check").out == "nothing is in the way\n"
+    assert json.loads(migrate("status", "--json").out)["phase"] == "planned"
+    run_sql(engine, "ALTER TABLE old_jobs DROP COLUMN payload; UPDATE tracking.tasktrail_migrations "
+            "SET fingerprint = 'x'")  # fmt: skip
+    refused = migrate("expand", "--check")
+    assert refused.out.count("in the way: ") == 2
+    assert "the plan was changed since its last dry run" in refused.out
+    assert "public.old_jobs lacks the column payload" in refused.out
+
+
+def test_the_status_says_what_is_not_as_the_phase_promises(migrate: Run, engine: Engine) -> None:
+    copied(migrate)
+    assert migrate("status").code == 0
+    run_sql(engine, "ALTER TABLE old_jobs DISABLE TRIGGER tasktrail_update_old_jobs; "
+            "DROP VIEW tracking.tasktrail_account_shop")  # fmt: skip
+    wrong = migrate("status")
+    assert (wrong.code, wrong.out.count("not as it should be: ")) == (2, 2)
+    assert len(json.loads(migrate("status", "--json").out)["troubles"]) == 2
+    assert migrate("sync").code == 0
+    assert migrate("status").code == 0

@@ -10,8 +10,9 @@ from sqlalchemy import Engine
 from tasktrail.errors import GateClosed, PlanRefused, SchemaOutdated, WrongPhase
 from tasktrail.migration import sync
 from tasktrail.migration.backfill import Backfill
+from tasktrail.migration.numbering import FIRST_NEW_ID
 from tasktrail.migration.plan import Refusal
-from tasktrail.migration.runner import FIRST_NEW_ID, Runner
+from tasktrail.migration.runner import Runner
 from tasktrail.migration.session import Session
 from tasktrail.migration.state import NEXT_COMMAND, TRANSITIONS, Phase
 from tasktrail.migration.workspace import Workspace
@@ -152,7 +153,7 @@ def test_new_rows_get_ids_that_no_legacy_row_will_have(runner: Runner, db: Sessi
     runner.expand()
     made = db.value("INSERT INTO tracking.job_tracking (payload) VALUES ('new') RETURNING id")
 
-    assert made > FIRST_NEW_ID
+    assert made >= FIRST_NEW_ID
 
 
 def test_a_lost_trigger_is_put_on_again(runner: Runner, db: Session, engine: Engine) -> None:

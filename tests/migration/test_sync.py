@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Engine
 
 from tasktrail.errors import MigrationError
-from tasktrail.migration import account, ddl, sync
+from tasktrail.migration import account, carrier, ddl, sync
 from tasktrail.migration.backfill import Backfill
 from tasktrail.migration.ddl import ensure_unique_index, with_short_locks
 from tasktrail.migration.session import Session
@@ -294,7 +294,7 @@ def test_a_new_row_with_an_id_that_is_kept_for_a_legacy_one_is_not_overwritten(
 
 def test_everything_can_be_taken_off_again(copied: Workspace, db: Session, engine: Engine) -> None:
     for staging in copied.stagings(db):
-        sync.uninstall(db, copied, staging)
+        sync.uninstall(db, staging)
     run_sql(engine, "UPDATE old_orders SET note = 'unseen'")
 
     assert sync.lag(db, copied).entries == 0
@@ -378,7 +378,7 @@ def test_the_equation_holds_at_every_moment_while_writers_write_and_rows_are_cop
 
     def follow() -> None:
         with workspace.session("follower") as follower:
-            sync.follow(follower, workspace, workspace.reconcilers(follower), follower_stop, interval=0.01)
+            carrier.follow(follower, workspace, follower_stop, interval=0.01)
 
     observer, follower = threading.Thread(target=observe), threading.Thread(target=follow)
     for thread in writers:

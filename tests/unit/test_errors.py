@@ -19,6 +19,7 @@ from tasktrail.errors import (
     BrokerUnavailable,
     ConfigurationError,
     DatabaseUnavailable,
+    DirectionTurned,
     DuplicateTracking,
     EmbeddedError,
     ErrorBudgetExceeded,
@@ -103,6 +104,10 @@ EXAMPLES: list[tuple[TasktrailError, str]] = [
     (
         GateClosed("shop", "cut over", ["3 rows are quarantined"]),
         "shop: the gate to cut over is closed: 3 rows are quarantined",
+    ),
+    (
+        DirectionTurned(),
+        "Another side has become the truth meanwhile; nothing was carried over in the old direction.",
     ),
     (
         StepInterrupted("tasktrail migrate backfill", "the disk is full."),

@@ -20,6 +20,7 @@ PUBLIC = [
     "BrokerUnavailable",
     "ConfigurationError",
     "DatabaseUnavailable",
+    "DirectionTurned",
     "DuplicateTracking",
     "EmbeddedError",
     "Enqueued",

@@ -21,6 +21,7 @@ from tasktrail.celery.publish import Message, Publisher
 from tasktrail.celery.run import Run
 from tasktrail.celery.task import TrackedTask
 from tasktrail.celery.worker import TrailStep
+from tasktrail.chores import Chore
 from tasktrail.engines import Engines
 from tasktrail.errors import ConfigurationError, UnknownDomain
 from tasktrail.maintenance import Maintenance
@@ -230,9 +231,20 @@ class Trail:
         except KeyError:
             raise UnknownDomain(domain, self._tasks) from None
 
-    def maintenance(self) -> Maintenance:
-        """Return the maintenance of all domains; workers run it on a thread, ``tasktrail maintain`` alone."""
-        return Maintenance(self.registry, self.engines, self._transmit, self.settings, schema=self.schema)
+    def maintenance(self, chores: Sequence[Chore] = ()) -> Maintenance:
+        """Return the maintenance of all domains; workers run it on a thread, ``tasktrail maintain`` alone.
+
+        Args:
+            chores: what the leader does besides.
+        """
+        return Maintenance(
+            self.registry,
+            self.engines,
+            self._transmit,
+            self.settings,
+            schema=self.schema,
+            chores=chores,
+        )
 
     def _transmit(self, domain: Domain, rows: Sequence[tuple[int, str | None]]) -> bool:
         task = self._tasks[domain.name].celery_task

@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from tasktrail.cli import dev, errors, migrate, migrate_quarantine
+from tasktrail.cli import (
+    dev,
+    errors,
+    migrate,
+    migrate_archive,
+    migrate_cutover,
+    migrate_parallel,
+    migrate_quarantine,
+)
 from tasktrail.cli.application import VARIABLE, load_trail
 from tasktrail.cli.doctor import doctor
 from tasktrail.cli.maintain import maintain
@@ -23,6 +31,17 @@ app = typer.Typer(
 )
 app.add_typer(dev.app, name="dev")
 migrate.app.add_typer(migrate_quarantine.app, name="quarantine")
+for command in (
+    migrate_parallel.parallel,
+    migrate_parallel.compare,
+    migrate_parallel.drift,
+    migrate_cutover.cutover,
+    migrate_cutover.rollback,
+    migrate_archive.archive,
+    migrate_archive.restore,
+    migrate_archive.drop,
+):
+    migrate.app.command()(command)
 app.add_typer(migrate.app, name="migrate")
 app.command()(maintain)
 app.command()(doctor)

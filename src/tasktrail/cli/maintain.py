@@ -17,6 +17,9 @@ import typer
 from tasktrail import schema
 from tasktrail.celery import Trail
 from tasktrail.cli.application import trail_of
+from tasktrail.cli.comparing import CompareEvery, comparing
+from tasktrail.cli.migrate_plan import Plan, load_plan
+from tasktrail.migration.workspace import Workspace
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -28,17 +31,25 @@ def maintain(
     loglevel: Annotated[
         LogLevel, typer.Option(help="What is logged, on stderr.", case_sensitive=False)
     ] = "INFO",
+    plan: Plan = None,
+    compare_every: CompareEvery = None,
 ) -> None:
     """Dispatch due rows, rescue lost ones, prune old ones; until SIGTERM or Ctrl-C.
 
     For where TASKTRAIL_MAINTENANCE=false switches it off in the workers. Of several that run, one leads.
+    With --compare-every it also compares both sides in the parallel run of the migration that --plan names.
     """
     trail = trail_of(context)
     try:
+        chores = (
+            comparing(Workspace(load_plan(plan), trail.engines, trail.schema), compare_every)
+            if compare_every is not None
+            else ()
+        )
         with trail.engines.pooled() as db:
             schema.require(db, trail.registry, schema=trail.schema)
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=loglevel)
-        run_until_stopped(trail.maintenance().run, started=lambda: typer.echo(_first_line(trail)))
+        run_until_stopped(trail.maintenance(chores).run, started=lambda: typer.echo(_first_line(trail)))
         typer.echo("maintenance has ended")
     finally:
         trail.engines.dispose()

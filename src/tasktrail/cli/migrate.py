@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated, Final, NoReturn
 
 import typer
 from rich.console import Console
@@ -18,33 +18,34 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from tasktrail.chores import doing
 from tasktrail.cli.application import trail_of
+from tasktrail.cli.comparing import CompareEvery, comparing
 from tasktrail.cli.maintain import run_until_stopped
-from tasktrail.cli.migrate_plan import load_plan
+from tasktrail.cli.migrate_plan import Plan, load_plan
+from tasktrail.errors import ConfigurationError
 from tasktrail.migration import sync as live_sync
 from tasktrail.migration.account import Account
 from tasktrail.migration.backfill import Backfill, Throttle
 from tasktrail.migration.backfill import Progress as Copied
+from tasktrail.migration.carrier import Carrier
 from tasktrail.migration.follower import keep_following
 from tasktrail.migration.interruption import explained
 from tasktrail.migration.runner import Runner
-from tasktrail.migration.state import NEXT_COMMAND
+from tasktrail.migration.state import MIRRORING, NEXT_COMMAND, REVERSED, Phase
+from tasktrail.migration.steps import obstacles, troubles
 from tasktrail.migration.sync import Lag
 from tasktrail.migration.verify import Verdict
 from tasktrail.migration.workspace import Workspace
 
-VARIABLE: Final = "TASKTRAIL_PLAN"
 DIFFERENT: Final = 2
 """Exit code when something is not as it should be."""
 
 app = typer.Typer(help="Move legacy tables into tracking tables while both are in use.", no_args_is_help=True)
 
-Plan = Annotated[
-    str | None,
-    typer.Option("--plan", envvar=VARIABLE, metavar="MODULE:ATTRIBUTE", help="The migration plan."),
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 Undo = Annotated[bool, typer.Option("--undo", help="Take this step back.")]
+Check = Annotated[bool, typer.Option("--check", help="Only say whether it could be done.")]
 
 
 @contextmanager
@@ -69,6 +70,25 @@ def runner_of(context: typer.Context, plan: str | None, purpose: str) -> Iterato
         trail.engines.dispose()
 
 
+def check_step(runner: Runner, step: str, *phases: Phase) -> NoReturn:
+    """Say whether a step could be taken, and end the command.
+
+    Args:
+        runner: of the migration.
+        step: in words.
+        *phases: in which it can be taken, or was taken already.
+
+    Raises:
+        typer.Exit: with 0 when it could be taken, else with 2.
+    """
+    found = obstacles(runner.session, runner.workspace, step, *phases)
+    for reason in found:
+        typer.echo(f"in the way: {reason}")
+    if not found:
+        typer.echo("nothing is in the way")
+    raise typer.Exit(DIFFERENT if found else 0)
+
+
 @app.command("plan")
 def plan_(context: typer.Context, plan: Plan = None, as_json: AsJson = False) -> None:
     """Compare the plan with the database, and say what would become of every row; writes no row."""
@@ -87,9 +107,11 @@ def plan_(context: typer.Context, plan: Plan = None, as_json: AsJson = False) ->
 
 
 @app.command()
-def expand(context: typer.Context, plan: Plan = None, undo: Undo = False) -> None:
+def expand(context: typer.Context, plan: Plan = None, check: Check = False, undo: Undo = False) -> None:
     """Make sure the new tables are ready; from then on maintenance prunes none of their rows."""
     with runner_of(context, plan, "migrate expand") as runner:
+        if check:
+            check_step(runner, "expand")
         if undo:
             runner.undo_expand()
             typer.echo("undone")
@@ -102,10 +124,17 @@ def sync_(
     context: typer.Context,
     plan: Plan = None,
     follow: Annotated[bool, typer.Option("--follow", help="Go on until SIGTERM or Ctrl-C.")] = False,
+    compare_every: CompareEvery = None,
+    check: Check = False,
     undo: Undo = False,
 ) -> None:
     """Put triggers on the legacy tables, and apply the changes that they noted."""
+    if compare_every is not None and not follow:
+        raise ConfigurationError("--compare-every: it belongs to --follow; to compare once, use compare")
     with runner_of(context, plan, "migrate sync") as runner:
+        if check:
+            check_step(runner, "sync", Phase.EXPANDED, *MIRRORING, *REVERSED)
+        chores = comparing(runner.workspace, compare_every)
         if undo:
             runner.undo_sync()
             typer.echo("the triggers are off, and the copy is gone")
@@ -113,15 +142,13 @@ def sync_(
         typer.echo("the triggers are on" if runner.sync() else "the triggers were on already")
         workspace = runner.workspace
         if not follow:
-            # A row that an old worker writes must not keep all later ones from arriving.
-            reconcilers = workspace.reconcilers(runner.session, error_budget=None)
-            applied = live_sync.apply_changes(runner.session, workspace, reconcilers)
+            applied = Carrier(workspace, runner.session).carry()
             typer.echo(f"{applied} changes applied")
     if follow:
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
-        with explained("tasktrail migrate sync --follow"):
+        with explained("tasktrail migrate sync --follow"), doing(chores):
             run_until_stopped(
-                partial(keep_following, workspace), started=lambda: typer.echo("following the legacy tables")
+                partial(keep_following, workspace), started=lambda: typer.echo("carrying changes over")
             )
 
 
@@ -142,10 +169,13 @@ def backfill(
     replication_lag: Annotated[
         float | None, typer.Option(min=0.0, help="Rest while a replica is further behind, in seconds.")
     ] = None,
+    check: Check = False,
     undo: Undo = False,
 ) -> None:
     """Copy the rows that are there already, going on where the last run ended."""
     with runner_of(context, plan, "migrate backfill") as runner:
+        if check:
+            check_step(runner, "copy rows", *MIRRORING)
         if undo:
             runner.undo_backfill()
             typer.echo("the copy is gone")
@@ -202,21 +232,29 @@ def account(
 
 @app.command()
 def status(context: typer.Context, plan: Plan = None, as_json: AsJson = False) -> None:
-    """Say how far the migration has come, how far the new tables are behind, and what was done last."""
+    """Say how far the migration has come, how much is to be carried over, and what was done last.
+
+    Exit code 2 when something is not as the phase promises, e.g. a trigger is missing.
+    """
     with runner_of(context, plan, "migrate status") as runner:
         state = runner.journal.read(runner.session)
         events = runner.journal.events(runner.session)
-        lag = live_sync.lag(runner.session, runner.workspace)
+        lag = live_sync.lag(runner.session, runner.workspace, side=None)
+        wrong = troubles(runner.session, runner.workspace)
     phase = state.phase.value if state else "not planned"
     command = NEXT_COMMAND[state.phase] if state else "tasktrail migrate plan"
     if as_json:
         seen = {"phase": phase, "paused": bool(state and state.is_paused), "lag": asdict(lag)}
-        typer.echo(json.dumps({**seen, "next": command, "events": events}, default=str))
-        return
+        more = {"next": command, "troubles": wrong, "events": events}
+        typer.echo(json.dumps({**seen, **more}, default=str))
+        raise typer.Exit(DIFFERENT if wrong else 0)
     typer.echo(f"{phase}{', paused' if state and state.is_paused else ''}; go on with `{command}`")
     typer.echo(_said(lag))
+    for trouble in wrong:
+        typer.echo(f"not as it should be: {trouble}")
     for event in events:
         typer.echo(f"{event['happened_at']:%Y-%m-%d %H:%M:%S} {event['who']}: {event['what']}")
+    raise typer.Exit(DIFFERENT if wrong else 0)
 
 
 @app.command()

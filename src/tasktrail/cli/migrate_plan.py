@@ -5,9 +5,19 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
+from typing import Annotated, Final
+
+import typer
 
 from tasktrail.errors import ConfigurationError, TasktrailError, describe
 from tasktrail.migration.plan import MigrationPlan
+
+VARIABLE: Final = "TASKTRAIL_PLAN"
+
+Plan = Annotated[
+    str | None,
+    typer.Option("--plan", envvar=VARIABLE, metavar="MODULE:ATTRIBUTE", help="The migration plan."),
+]
 
 
 def load_plan(name: str | None) -> MigrationPlan:

@@ -7,8 +7,10 @@ from typing import Annotated
 
 import typer
 
-from tasktrail.cli.migrate import AsJson, Plan, runner_of
+from tasktrail.cli.migrate import AsJson, runner_of
+from tasktrail.cli.migrate_plan import Plan
 from tasktrail.migration.quarantine import Quarantine
+from tasktrail.migration.state import MIRRORING
 
 app = typer.Typer(help="Legacy rows that somebody is to look at.", no_args_is_help=True)
 
@@ -52,7 +54,7 @@ def redrive(
 ) -> None:
     """Drive quarantined rows through the rules again, after one was changed."""
     with runner_of(context, plan, "migrate quarantine") as runner:
-        runner.journal.require(runner.session, "redrive")
+        runner.journal.require(runner.session, "redrive", *MIRRORING)
         reconcilers = runner.workspace.reconcilers(runner.session)
         done = Quarantine(runner.workspace).redrive(runner.session, reconcilers, table, reason)
     typer.echo(f"{done['driven']} rows were driven, {done['released']} are quarantined no more")

@@ -73,19 +73,19 @@ def _predict_table(session: Session, staging: Staging) -> list[Line]:
     parts = []
     for route in table.routes:
         rows = transform.rows(route, f"{transform.source} s")
-        fate, reason = ("quarantined", "id_taken") if route.keeps_ids else ("consolidated", "paired")
         own = staging.owned(route, "t", "r._target_key")
         parts.append(f"""
             SELECT _source_key,
-                CASE WHEN _reason IS NOT NULL THEN _disposition WHEN is_taken THEN '{fate}'
-                    WHEN place > 1 THEN 'consolidated' ELSE 'migrated' END AS fate,
-                CASE WHEN _reason IS NOT NULL THEN _reason WHEN is_taken THEN '{reason}'
-                    WHEN place > 1 THEN 'newer_row' END AS reason
+                CASE WHEN _reason IS NOT NULL THEN _disposition WHEN is_pair IS FALSE THEN 'quarantined'
+                    WHEN is_pair OR place > 1 THEN 'consolidated' ELSE 'migrated' END AS fate,
+                CASE WHEN _reason IS NOT NULL THEN _reason WHEN is_pair IS FALSE THEN 'id_taken'
+                    WHEN is_pair THEN 'paired' WHEN place > 1 THEN 'newer_row' END AS reason
             FROM (
                 SELECT r.*,
                     row_number() OVER (PARTITION BY _target_key ORDER BY updated_at DESC NULLS LAST,
-                    {keys}) AS place, _reason IS NULL AND EXISTS (SELECT FROM {qualified(route.target)} t
-                        WHERE {matching("t", "r", route.key)} AND NOT ({own})) AS is_taken
+                    {keys}) AS place, (SELECT {staging.is_pair(route, "t", "r")} FROM
+                    {qualified(route.target)} t WHERE _reason IS NULL AND {matching("t", "r", route.key)}
+                        AND NOT ({own})) AS is_pair
                 FROM ({rows}) r
             ) ranked
         """)

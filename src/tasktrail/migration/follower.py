@@ -1,4 +1,4 @@
-"""Follows the legacy tables for weeks: through restarts of the server, full disks and cut connections."""
+"""Carries changes over for weeks: through restarts of the server, full disks and cut connections."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Final
 
 from tasktrail.errors import MigrationBusy
+from tasktrail.migration.carrier import follow
 from tasktrail.migration.interruption import PASSING, cause_of
-from tasktrail.migration.sync import Lag, follow
+from tasktrail.migration.sync import Lag
 from tasktrail.migration.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -54,9 +55,7 @@ def keep_following(
     while not stop.is_set():
         try:
             with workspace.session("migrate sync --follow") as session:
-                # A row that an old worker writes must not keep all later ones from arriving.
-                reconcilers = workspace.reconcilers(session, error_budget=None)
-                follow(session, workspace, reconcilers, stop, interval=interval, report=report_progress)
+                follow(session, workspace, stop, interval=interval, report=report_progress)
         except (*PASSING, MigrationBusy) as error:
             if isinstance(error, MigrationBusy) and not was_interrupted:
                 raise  # after an interruption it is our own lost connection, until the server notices

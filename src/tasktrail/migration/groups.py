@@ -29,7 +29,7 @@ def ranked(table: TableMigration, route: Route, rows: str, condition: str) -> st
 
 
 def logged(route: Route, rows: str) -> str:
-    """Return SQL for ranked rows with the log that the others leave in the newest, as ``_log``.
+    """Return SQL for ranked rows with the log that the others leave in the newest, as its ``_log``.
 
     The oldest rows of a large group, which have no place in the log, are left out.
 
@@ -39,11 +39,13 @@ def logged(route: Route, rows: str) -> str:
     """
     if route.keeps_ids:
         return f"SELECT r.*, NULL::jsonb AS _log FROM {rows}"
-    # The frame is empty for a row that is alone, so its entry is not even made.
+    # One frame for the whole group: the log is made once for it, where a frame that moves along would have
+    # it made anew for each row. The entry of a row that is filtered out is not even made.
     return (
-        f"SELECT r.*, jsonb_agg({_entry(route)}) OVER (PARTITION BY _target_key ORDER BY _place DESC "
-        f"ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS _log FROM {rows} "
-        f"WHERE _place <= {ATTEMPT_LOG_LIMIT + 1}"
+        f"SELECT r.*, jsonb_agg({_entry(route)}) FILTER (WHERE _place > 1) "
+        "OVER (PARTITION BY _target_key ORDER BY _place DESC "
+        "ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING) AS _log "
+        f"FROM {rows} WHERE _place <= {ATTEMPT_LOG_LIMIT + 1}"
     )
 
 

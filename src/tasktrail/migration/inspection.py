@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,6 +35,8 @@ INDEXES: Final = """
 FOREIGN_KEYS: Final = """
     SELECT conrelid::regclass::text AS holder, conname AS name, pg_get_constraintdef(oid) AS definition
     FROM pg_constraint WHERE contype = 'f' AND confrelid = to_regclass(%(table)s)
+        AND conrelid <> ALL(ARRAY(
+            SELECT coalesce(to_regclass(name), 0) FROM unnest(%(together)s::text[]) AS name))
 """
 RESTRICTING_KEYS: Final = """
     SELECT conname AS name, confrelid::regclass::text AS wanted FROM pg_constraint
@@ -95,11 +97,19 @@ def inspect(session: Session, plan: MigrationPlan, schema: str | None) -> Inspec
     return Inspected(tuple(transforms), tuple(notes))
 
 
-def dependents(session: Session, table: str) -> list[str]:
-    """Return what stands in the way of dropping a table: foreign keys to it and views on it, in words."""
+def dependents(session: Session, table: str, together: Collection[str] = ()) -> list[str]:
+    """Return what stands in the way of dropping a table: foreign keys to it and views on it, in words.
+
+    Args:
+        session: a connection.
+        table: as ``schema.table``.
+        together: tables that are dropped with it, whose foreign keys are in nobody's way.
+    """
     keys = [
         f"the foreign key {row['name']} of {row['holder']}"
-        for row in session.rows(FOREIGN_KEYS, table=qualified(table))
+        for row in session.rows(
+            FOREIGN_KEYS, table=qualified(table), together=[qualified(one) for one in (table, *together)]
+        )
     ]
     views = [f"the view {row['name']}" for row in session.rows(VIEWS, table=qualified(table))]
     return sorted(keys + views)

@@ -13,9 +13,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from datetime import date, timedelta
 from typing import Final, Literal, TypeAlias
 
 from tasktrail.errors import ConfigurationError
+from tasktrail.migration.difference import Difference
 
 Disposition: TypeAlias = Literal["migrated", "consolidated", "quarantined", "archived"]
 """What became of a legacy row; see the words in DESIGN section 2."""
@@ -76,6 +78,38 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reverse:
+    """How a row of a tracking table is written to the legacy table, once the tracking tables are the truth.
+
+    Attributes:
+        columns: legacy column -> SQL over the row of the target as ``t``. For a unit of work that the legacy
+            table does not know, a row of these is added; columns that are not named get their default.
+        changed: those among them that are written to a legacy row that is there already; what the others
+            hold stays as it was.
+    """
+
+    columns: Mapping[str, str]
+    changed: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownDifference:
+    """A difference that is not counted against the new tables, for a while.
+
+    Attributes:
+        name: of the rule, as it is shown.
+        reason: why it is known and does no harm.
+        expires: the last day on which it holds, in UTC.
+        applies: whether a difference is of this kind. One that makes it raise is counted.
+    """
+
+    name: str
+    reason: str
+    expires: date
+    applies: Callable[[Difference], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
     """How the rows of a legacy table that meet a condition become rows of one tracking table.
 
@@ -101,6 +135,10 @@ class Route:
         statuses: the total status map, from the trimmed and case-folded legacy word to the new state; for
             the record of the plan, and for its validation.
         twin: what ``columns``, ``refusals`` and ``inferred`` say, in plain Python.
+        reverse: the way back into the legacy table; without it there is no cutover.
+        paired_by: columns of the target that say which work both systems did; by default the key.
+        compared: which columns must agree where both did the same work, times within a tolerance, all else
+            exactly.
     """
 
     name: str
@@ -115,6 +153,9 @@ class Route:
     refusals: tuple[Refusal, ...] = ()
     inferred: Mapping[str, str] = field(default_factory=dict)
     statuses: Mapping[str, str] = field(default_factory=dict)
+    reverse: Reverse | None = None
+    paired_by: tuple[str, ...] = ()
+    compared: Mapping[str, timedelta | None] = field(default_factory=lambda: {"status": None})
 
     @property
     def keeps_ids(self) -> bool:
@@ -130,7 +171,7 @@ class TableMigration:
     declared so, else it is quarantined as ``unknown_type``.
 
     Attributes:
-        name: of the migration, e.g. ``task_status``; its name in the ledger, at most 40 characters.
+        name: of the migration, e.g. that of the table; its name in the ledger, at most 40 characters.
         source: the legacy table, as ``schema.table``.
         key: its primary key.
         source_columns: the columns that the plan reads, each with the types it was written for, as
@@ -177,10 +218,12 @@ class MigrationPlan:
     Attributes:
         name: of the migration, e.g. ``portfolio``; at most 40 characters.
         tables: the legacy tables.
+        known: differences that do not count in the parallel run.
     """
 
     name: str
     tables: tuple[TableMigration, ...]
+    known: tuple[KnownDifference, ...] = ()
 
     def __post_init__(self) -> None:
         _check(self)
@@ -268,5 +311,26 @@ def _check_route(where: str, table: TableMigration, route: Route) -> None:
     unknown = sorted(route.inferred.keys() - route.columns.keys())
     if unknown:
         raise ConfigurationError(f"{where}: inferred names {', '.join(unknown)}, which columns lacks")
+    strange = sorted({*route.paired_by, *route.compared} - route.columns.keys())
+    if strange:
+        raise ConfigurationError(
+            f"{where}: paired_by or compared name {', '.join(strange)}, which columns lacks"
+        )
+    if route.reverse is not None:
+        _check_reverse(where, table, route.reverse)
     if route.keeps_ids and len(table.key) != 1:
         raise ConfigurationError(f"{where}: ids can only be kept when the legacy key is one column")
+
+
+def _check_reverse(where: str, table: TableMigration, reverse: Reverse) -> None:
+    unknown = sorted(reverse.columns.keys() - table.source_columns.keys())
+    if unknown:
+        raise ConfigurationError(f"{where}: reverse writes {', '.join(unknown)}, which source_columns lacks")
+    unknown = sorted(set(reverse.changed) - reverse.columns.keys())
+    if unknown:
+        raise ConfigurationError(
+            f"{where}: reverse.changed names {', '.join(unknown)}, which it has no rule for"
+        )
+    fixed = sorted(set(reverse.changed) & set(table.key))
+    if fixed:
+        raise ConfigurationError(f"{where}: reverse.changed names the legacy key {', '.join(fixed)}")

@@ -21,6 +21,7 @@ from tasktrail.migration.names import in_schema, listed, matching, qualified, qu
 from tasktrail.migration.plan import Route
 from tasktrail.migration.session import CONFLICTS, PATIENCE, Session, pause_before_retry
 from tasktrail.migration.staging import Staging
+from tasktrail.migration.triggers import NOT_NOTED
 
 Fill: TypeAlias = Callable[[Session], int]
 """Puts keys into the working table, within the transaction; returns how many."""
@@ -28,8 +29,14 @@ Fill: TypeAlias = Callable[[Session], int]
 DATA_ERRORS: Final = (errors.DataError, errors.IntegrityError, errors.ProgramLimitExceeded)
 """What a row raises that its transform did not expect."""
 
-HELD: Final = "NULL, NULL, NULL, NULL, NULL"
-"""No due time, heartbeat, worker, dispatch or Celery id: nothing dispatches or rescues such a row (ADR 9)."""
+HELD: Final = ("next_attempt_at", "heartbeat_at", "worker", "dispatched_at", "celery_task_id")
+"""NULL in a mirrored row, so that nothing dispatches or rescues it (ADR 9)."""
+
+RENEWED: Final = (
+    "ON CONFLICT (table_name, source_key) DO UPDATE SET source_hash = excluded.source_hash, "
+    "raw = excluded.raw, noted_at = now(), accepted_at = NULL, accepted_by = NULL, accepted_note = NULL"
+)
+"""What becomes of a raw row that is there already."""
 
 
 @dataclass(slots=True)
@@ -85,6 +92,7 @@ class Reconciler:
             How many keys ``fill`` named.
 
         Raises:
+            DirectionTurned: the other side has become the truth; nothing was changed.
             ErrorBudgetExceeded: more rows failed than may; nothing of this transaction is kept.
         """
         self.staging.create(session)
@@ -105,60 +113,93 @@ class Reconciler:
         self, session: Session, fill: Fill, chunk: int, finish: Callable[[Session, int], None] | None
     ) -> int:
         with session.snapshot():
-            count = fill(session)
-            if count:
-                self._mark_failing(session)
-                self._apply(session, chunk)
+            session.run(NOT_NOTED)
+            self.staging.require_direction(session, self.migration)
+            count = self.within(session, fill, chunk)
             if finish is not None:
                 finish(session, count)
         return count
 
-    def _apply(self, session: Session, chunk: int) -> None:
-        number = 0
-        self.staging.transform_round(session, number)
-        while self.staging.add_groups(session, number + 1):
+    def within(self, session: Session, fill: Fill, chunk: int = 0) -> int:
+        """Reconcile a set of keys within a transaction of the caller's, who holds the lock of the table.
+
+        Args:
+            session: within a snapshot that carries changes over, its working tables made and empty.
+            fill: names the keys.
+            chunk: the number noted in the ledger.
+
+        Returns:
+            How many keys ``fill`` named.
+
+        Raises:
+            psycopg.Error: a row makes its transform fail, or somebody else wrote to the same rows.
+        """
+        count = fill(session)
+        if count:
+            self._mark_failing(session)
+            self._apply(session, chunk, count)
+        return count
+
+    def _apply(self, session: Session, chunk: int, keys: int) -> None:
+        number, staged, known = 0, 0, 0
+        added = keys
+        while added:
+            known += self.staging.recall(session, number)
+            staged += self.staging.transform_round(session, number)
             number += 1
-            self.staging.transform_round(session, number)
+            added = self.staging.add_groups(session, number)
+            keys += added
         for route in self._table.routes:
             self.staging.mark_taken(session, route)
-            session.run(self._delete_abandoned(route))
+            if known:
+                session.run(self._delete_abandoned(route))
         for route in self._table.routes:
-            session.run(self._upsert(route))
-            session.run(self._note(route, chunk))
-        session.run(self._note_others(chunk))
-        self._note_gone(session, chunk)
-        self._keep_raw(session)
+            session.run(self._write(route, chunk))
+        if staged < keys:
+            session.run(self._note_others(chunk))
+            self._note_gone(session, chunk)
+        if known:
+            self._keep_raw_of_known(session)
+
+    def _write(self, route: Route, chunk: int) -> str:
+        """Write what is staged for a route: the target, the ledger, and the raw rows.
+
+        It is one statement, so that groups are ranked once, and the ids of new rows need no looking up.
+        """
+        return f"""
+            WITH ranked AS MATERIALIZED (
+                {ranked(self._table, route, f"{self.staging.stage(route)} st", "_is_fine")}
+            ),
+            logged AS ({logged(route, "ranked r")}),
+            written AS ({self._upsert(route)}),
+            noted AS ({self._note(route, chunk)})
+            {self._keep_raw}
+        """
 
     # The target
 
-    def _ranked(self, route: Route) -> str:
-        return ranked(self._table, route, f"{self.staging.stage(route)} st", "_is_fine")
-
     def _upsert(self, route: Route) -> str:
         names = list(route.columns)
-        changed = [name for name in names if name not in route.key] + ["attempt_log"]
+        changed = [name for name in names if name not in route.key] + list(HELD) + ["attempt_log"]
         assignments = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in changed)
         return f"""
-            WITH ranked AS ({self._ranked(route)}), logged AS ({logged(route, "ranked r")})
             INSERT INTO {qualified(route.target)} AS t
-                ({listed(names)}, next_attempt_at, heartbeat_at, worker, dispatched_at, celery_task_id,
-                attempt_log)
-            SELECT {listed(names)}, {HELD}, coalesce(_log, '[]'::jsonb)
+                ({listed(names)}, {listed(HELD)}, attempt_log)
+            SELECT {listed(names)}, {", ".join(["NULL"] * len(HELD))}, coalesce(_log, '[]'::jsonb)
             FROM logged WHERE _place = 1 AND _taken IS NULL
             ON CONFLICT ({listed(route.key)}) DO UPDATE SET {assignments}
             WHERE ({listed(changed, "t")}) IS DISTINCT FROM ({listed(changed, "excluded")})
+            RETURNING {listed(list(dict.fromkeys([*route.key, "id"])), "t")}
         """
 
     def _delete_abandoned(self, route: Route) -> str:
         """Delete rows of the target that we wrote and that no legacy row stands for any more."""
         return f"""
             DELETE FROM {qualified(route.target)} t
-            USING {self.staging.keys} k JOIN {self._ledger} l
-                ON l.source_key = k._source_key AND {self.staging.is_known}
-            WHERE l.route = {literal(route.name)} AND l.disposition = 'migrated' AND t.id = l.target_id
-                AND t.celery_task_id IS NULL AND t.worker IS NULL
-                AND NOT EXISTS (
-                    SELECT FROM {self.staging.stage(route)} st WHERE st._target_key = l.target_key
+            USING {self.staging.known} k
+            WHERE k._is_live AND k._route = {literal(route.name)} AND k._disposition = 'migrated'
+                AND t.id = k._target_id AND {self.staging.is_ours("t", "k._reason")} AND NOT EXISTS (
+                    SELECT FROM {self.staging.stage(route)} st WHERE st._target_key = k._target_key
                 )
         """
 
@@ -166,23 +207,24 @@ class Reconciler:
 
     def _note(self, route: Route, chunk: int) -> str:
         rule, name = self._table.rule_version, literal(self._table.name)
-        taken = ("quarantined", "id_taken") if route.keeps_ids else ("consolidated", "paired")
-        target_id = (
-            "r.id"
-            if route.keeps_ids
-            else f"(SELECT t.id FROM {qualified(route.target)} t WHERE {matching('t', 'r', route.key)})"
-        )
+        rows, target_id = "ranked r", "r.id"
+        if not route.keeps_ids:
+            # A FULL JOIN is never done in nested loops, whatever the planner believes of the sizes. A row
+            # of the target that is as it should be already is not in "written".
+            rows = f"ranked r FULL JOIN written w ON {matching('r', 'w', route.key)}"
+            there = f"SELECT t.id FROM {qualified(route.target)} t WHERE {matching('t', 'r', route.key)}"
+            target_id = f"coalesce(w.id, r._taken, ({there}))"
         return f"""
-            WITH ranked AS ({self._ranked(route)})
             INSERT INTO {self._ledger} AS l (table_name, source_key, source_hash, disposition, route,
             target_key,
                 target_id, reason, inferred, rule_version, chunk)
             SELECT {name}, _source_key, _hash,
-                CASE WHEN _taken IS NOT NULL THEN '{taken[0]}' WHEN _place = 1 THEN 'migrated' ELSE
-                'consolidated' END, {literal(route.name)}, _target_key, {target_id},
-                CASE WHEN _taken IS NOT NULL THEN '{taken[1]}' WHEN _place > 1 THEN 'newer_row' END,
+                CASE WHEN _is_pair IS FALSE THEN 'quarantined' WHEN _place = 1 AND _taken IS NULL THEN
+                'migrated' ELSE 'consolidated' END, {literal(route.name)}, _target_key, {target_id},
+                CASE WHEN _is_pair THEN 'paired' WHEN _taken IS NOT NULL THEN 'id_taken' WHEN _place > 1 THEN
+                'newer_row' END,
                 _inferred, {rule}, {chunk}
-            FROM ranked r
+            FROM {rows}
             UNION ALL
             SELECT {name}, _source_key, _hash, _disposition, {literal(route.name)}, NULL, NULL, _reason,
             NULL,
@@ -195,18 +237,21 @@ class Reconciler:
         """Note the rows that take no route, and those whose transform fails."""
         rows = self._transform.others(self.staging.joined, "NOT k._has_failed")
         return f"""
-            INSERT INTO {self._ledger} AS l (table_name, source_key, source_hash, disposition, route,
-            target_key,
-                target_id, reason, inferred, rule_version, chunk)
-            SELECT {literal(self._table.name)}, _source_key, _hash, _disposition, NULL, NULL, NULL, _reason,
-                NULL::text[], {self._table.rule_version}, {chunk}
-            FROM (
-                {rows}
-                UNION ALL
-                SELECT k._source_key, md5((s.*)::text)::uuid, k._error, 'quarantined' FROM
-                {self.staging.joined} WHERE k._has_failed
-            ) others
-            {self._on_conflict}
+            WITH noted AS (
+                INSERT INTO {self._ledger} AS l (table_name, source_key, source_hash, disposition, route,
+                target_key,
+                    target_id, reason, inferred, rule_version, chunk)
+                SELECT {literal(self._table.name)}, _source_key, _hash, _disposition, NULL, NULL, NULL,
+                    _reason, NULL::text[], {self._table.rule_version}, {chunk}
+                FROM (
+                    {rows}
+                    UNION ALL
+                    SELECT k._source_key, md5((s.*)::text)::uuid, k._error, 'quarantined' FROM
+                    {self.staging.joined} WHERE k._has_failed
+                ) others
+                {self._on_conflict}
+            )
+            {self._keep_raw}
         """
 
     @property
@@ -216,7 +261,8 @@ class Reconciler:
         assignments = ", ".join(f"{name} = excluded.{name}" for name in (*said, "chunk"))
         return (
             f"ON CONFLICT (table_name, source_key) DO UPDATE SET {assignments} "
-            f"WHERE ({listed(said, 'l')}) IS DISTINCT FROM ({listed(said, 'excluded')})"
+            f"WHERE ({listed(said, 'l')}) IS DISTINCT FROM ({listed(said, 'excluded')}) "
+            "RETURNING l.source_key, l.source_hash, l.disposition, l.route, l.inferred"
         )
 
     def _note_gone(self, session: Session, chunk: int) -> None:
@@ -235,6 +281,13 @@ class Reconciler:
             FROM {self.staging.keys} k WHERE k._old_row IS NOT NULL AND {self.staging.is_gone}
             ON CONFLICT (table_name, source_key) DO NOTHING
         """)
+        session.run(f"""
+            INSERT INTO {self._raw} AS w (table_name, source_key, source_hash, raw)
+            SELECT {name}, k._source_key, l.source_hash, k._old_row FROM {self.staging.keys} k
+            JOIN {self._ledger} l ON l.table_name = {name} AND l.source_key = k._source_key
+            WHERE k._old_row IS NOT NULL AND l.deleted_at IS NOT NULL
+            {RENEWED}
+        """)
 
     @property
     def _as_it_was(self) -> str:
@@ -250,33 +303,36 @@ class Reconciler:
         harmless = f"coalesce(CASE l.route {cases} END, '{{}}')" if cases else "'{}'"
         return f"l.disposition = 'migrated' AND (l.inferred IS NULL OR l.inferred <@ {harmless}::text[])"
 
-    def _keep_raw(self, session: Session) -> None:
-        """Keep the row as it is, where it was not migrated as it was, and the last one of a deleted row."""
-        name, keys = literal(self._table.name), self.staging.keys
-        as_it_was = self._as_it_was
-        renewed = "ON CONFLICT (table_name, source_key) DO UPDATE SET source_hash = excluded.source_hash, "
-        renewed += (
-            "raw = excluded.raw, noted_at = now(), accepted_at = NULL, accepted_by = NULL, "
-            "accepted_note = NULL "
+    @property
+    def _keep_raw(self) -> str:
+        """The statement that keeps rows as they are: those just ``noted`` that were not migrated so."""
+        values = self._transform.key_values("l.source_key")
+        key = " AND ".join(
+            f"s.{quoted(name)} = {value}" for name, value in zip(self._table.key, values, strict=True)
         )
+        return f"""
+            INSERT INTO {self._raw} AS w (table_name, source_key, source_hash, raw)
+            SELECT {literal(self._table.name)}, l.source_key, l.source_hash, row_to_json(s)::text
+            FROM noted l JOIN {self._transform.source} s ON {key}
+            WHERE NOT ({self._as_it_was})
+            {RENEWED} WHERE w.source_hash IS DISTINCT FROM excluded.source_hash
+        """
+
+    def _keep_raw_of_known(self, session: Session) -> None:
+        """Keep and forget raw rows as the plan has it now, also where the ledger says what it said before."""
+        name, known = literal(self._table.name), self.staging.known
         session.run(f"""
             INSERT INTO {self._raw} AS w (table_name, source_key, source_hash, raw)
-            SELECT {name}, k._source_key, l.source_hash, row_to_json(s)::text FROM {self.staging.joined}
-            JOIN {self._ledger} l ON l.source_key = k._source_key AND {self.staging.is_known}
-            WHERE NOT ({as_it_was})
-            {renewed} WHERE w.source_hash IS DISTINCT FROM excluded.source_hash
+            SELECT {name}, k._source_key, l.source_hash, row_to_json(s)::text
+            FROM {self.staging.joined} JOIN {known} n ON n._source_key = k._source_key
+            JOIN {self._ledger} l ON l.source_key = n._source_key AND {self.staging.is_known}
+            WHERE NOT ({self._as_it_was})
+            {RENEWED} WHERE w.source_hash IS DISTINCT FROM excluded.source_hash
         """)
         session.run(f"""
-            DELETE FROM {self._raw} w USING {keys} k, {self._ledger} l
-            WHERE w.table_name = {name} AND w.source_key = k._source_key AND l.source_key = k._source_key
-                AND {self.staging.is_known} AND {as_it_was}
-        """)
-        session.run(f"""
-            INSERT INTO {self._raw} (table_name, source_key, source_hash, raw)
-            SELECT {name}, k._source_key, l.source_hash, k._old_row FROM {keys} k
-            JOIN {self._ledger} l ON l.table_name = {name} AND l.source_key = k._source_key
-            WHERE k._old_row IS NOT NULL AND l.deleted_at IS NOT NULL
-            {renewed}
+            DELETE FROM {self._raw} w USING {known} n, {self._ledger} l
+            WHERE w.table_name = {name} AND w.source_key = n._source_key AND l.source_key = n._source_key
+                AND {self.staging.is_known} AND {self._as_it_was}
         """)
 
     # Rows that fail
@@ -317,9 +373,9 @@ class Reconciler:
     def _failing(self, session: Session, keys: Sequence[str]) -> dict[str, str]:
         try:
             with session.snapshot(keep=False):
-                self.staging.fill(session, keys)
+                count = self.staging.fill(session, keys)
                 self._mark_failing(session)
-                self._apply(session, 0)
+                self._apply(session, 0, count)
         except DATA_ERRORS as error:
             if len(keys) == 1:
                 first_line = str(error).splitlines()[0]

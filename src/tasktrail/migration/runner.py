@@ -7,24 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
-from tasktrail.errors import GateClosed, MigrationError
 from tasktrail.migration import account, sync
 from tasktrail.migration.account import Account
 from tasktrail.migration.backfill import Backfill
+from tasktrail.migration.copies import as_archived
 from tasktrail.migration.ddl import ensure_unique_index
 from tasktrail.migration.dry_run import Prediction, differences, predict
 from tasktrail.migration.names import qualified
+from tasktrail.migration.numbering import number_apart
+from tasktrail.migration.reverse import ways_back
 from tasktrail.migration.session import Session
 from tasktrail.migration.staging import Staging
-from tasktrail.migration.state import MIRRORING, Phase, State
+from tasktrail.migration.state import MIRRORING, REVERSED, Phase, State
 from tasktrail.migration.verify import Verdict, verify_account, verify_checksums
 from tasktrail.migration.witness import verify_twins
 from tasktrail.migration.workspace import Workspace
-
-FIRST_NEW_ID: Final = 2**31
-"""Ids of rows that the new side makes where legacy ids are kept; a legacy SERIAL never gets there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +87,7 @@ class Runner:
             for staging in stagings:
                 for route in staging.transform.table.routes:
                     if route.keeps_ids:
-                        self._leave_room_for_legacy_ids(qualified(route.target))
+                        number_apart(self.session, route)
             self.journal.move(self.session, Phase.EXPANDED, step="expand")
         return True
 
@@ -101,7 +99,7 @@ class Runner:
             )
 
     def sync(self) -> bool:
-        """Put the triggers on the legacy tables, and apply what they noted.
+        """Put the triggers on: on the legacy tables, and once they are the truth on the new ones, too.
 
         Returns:
             Whether triggers were to be put on; a trigger that was lost or disabled is put on again.
@@ -109,16 +107,21 @@ class Runner:
         Raises:
             MigrationError: a lock was not had; the tables that have their triggers keep them.
         """
-        self._is_past("sync", Phase.EXPANDED, only=MIRRORING)
+        self._is_past("sync", Phase.EXPANDED, only=MIRRORING | REVERSED)
         stagings = self.workspace.stagings(self.session)
         missing = [staging for staging in stagings if sync.problems(self.session, staging)]
         for staging in missing:
             sync.install(self.session, self.workspace, staging)
+        phase = self.journal.require(self.session, "sync").phase
+        back = ways_back(self.workspace, stagings) if phase in REVERSED else []
+        lost = [way for way in back if way.noted.problems(self.session)]
+        for way in lost:
+            way.noted.install(self.session)
         account.create_view(self.session, self.workspace, stagings)
-        if self.journal.require(self.session, "sync").phase is Phase.EXPANDED:
+        if phase is Phase.EXPANDED:
             with self.session.transaction():
                 self.journal.move(self.session, Phase.SYNCING, step="sync")
-        return bool(missing)
+        return bool(missing or lost)
 
     def undo_sync(self) -> None:
         """Take the triggers off, and throw the copy away.
@@ -129,7 +132,7 @@ class Runner:
         self.journal.require(self.session, "undo sync", Phase.SYNCING)
         stagings = self.workspace.stagings(self.session)
         for staging in stagings:
-            sync.uninstall(self.session, self.workspace, staging)
+            sync.uninstall(self.session, staging)
         account.drop_view(self.session, self.workspace)
         with self.session.transaction():
             self._forget_copy(stagings)
@@ -205,8 +208,11 @@ class Runner:
         return verdicts
 
     def account(self) -> Account:
-        """Take the account."""
-        return account.take(self.session, self.workspace, self.workspace.stagings(self.session))
+        """Take the account; once the legacy tables were dropped, of their archives."""
+        state = self.journal.read(self.session)
+        is_dropped = state is not None and state.phase is Phase.DROPPED
+        workspace = as_archived(self.workspace) if is_dropped else self.workspace
+        return account.take(self.session, workspace, workspace.stagings(self.session))
 
     def _is_past(self, step: str, before: Phase, only: frozenset[Phase] | None = None) -> bool:
         """Return whether a step is done; refuse it where it cannot be done at all, or with another plan."""
@@ -218,22 +224,7 @@ class Runner:
         return True
 
     def _require_dry_run(self, state: State) -> None:
-        name, fingerprint = self.workspace.plan.name, self.workspace.plan.fingerprint
-        if state.fingerprint != fingerprint:
-            reason = (
-                "the plan was changed since its last dry run; look at it again with `tasktrail migrate plan`"
-            )
-            raise GateClosed(name, "the next step", [reason])
-
-    def _leave_room_for_legacy_ids(self, target: str) -> None:
-        sequence = self.session.value("SELECT pg_get_serial_sequence(%(target)s, 'id')", target=target)
-        if sequence is None:
-            raise MigrationError(f"{target}.id has no sequence, so new rows would get no ids")
-        self.session.run(
-            f"SELECT setval(%(sequence)s, greatest((SELECT last_value FROM {sequence}), %(first)s))",
-            sequence=sequence,
-            first=FIRST_NEW_ID,
-        )
+        self.journal.require_dry_run(state)
 
     def _forget_copy(self, stagings: list[Staging]) -> None:
         """Delete what was mirrored, and what is known of the legacy rows; tombstones stay."""

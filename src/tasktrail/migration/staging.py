@@ -9,12 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
+from tasktrail.errors import DirectionTurned
 from tasktrail.migration.expressions import literal
 from tasktrail.migration.names import in_schema, listed, matching, qualified, quoted
 from tasktrail.migration.plan import Route
 from tasktrail.migration.session import Session
+from tasktrail.migration.state import REVERSED
 from tasktrail.migration.transform import Transform
+from tasktrail.migration.triggers import Side
+
+WRITTEN_BACK: Final = "written_back"
+"""Reason in the ledger: the new side worked on this unit, and the legacy row was written from it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +32,14 @@ class Staging:
         transform: the SQL of its plan.
         number: of the table within the plan; part of the names.
         schema: where the library's own tables are.
+        truth: which side is the truth. While it is the legacy one, a row that the new side worked on and that
+            was written back is the migration's again as soon as its legacy row changes.
     """
 
     transform: Transform
     number: int
     schema: str | None
+    truth: Side = "legacy"
 
     @property
     def keys(self) -> str:
@@ -39,6 +49,11 @@ class Staging:
     def stage(self, route: Route) -> str:
         """The table of what the rows of a route become."""
         return f"pg_temp.stage_{self.number}_{self.transform.table.routes.index(route)}"
+
+    @property
+    def known(self) -> str:
+        """The table of what the ledger said of the keys before."""
+        return f"pg_temp.known_{self.number}"
 
     @property
     def ledger(self) -> str:
@@ -69,6 +84,23 @@ class Staging:
         """The typed columns of a key in the working tables."""
         return ", ".join(f"_k{number}" for number in range(len(self.transform.table.key)))
 
+    def require_direction(self, session: Session, migration: str) -> None:
+        """Make sure that the side is still the truth that was it when the work began.
+
+        Args:
+            session: within the transaction that carries changes over, under the lock of the table.
+            migration: name of the plan.
+
+        Raises:
+            DirectionTurned: it is not.
+        """
+        phase = session.value(
+            f"SELECT phase FROM {in_schema(self.schema, 'tasktrail_migrations')} WHERE name = %(name)s",
+            name=migration,
+        )
+        if (phase in REVERSED) != (self.truth == "new"):
+            raise DirectionTurned
+
     def create(self, session: Session) -> None:
         """Make the tables on a connection, unless it has them."""
         table = self.transform.table
@@ -81,13 +113,18 @@ class Staging:
             f"{typed}, _error text, _has_failed boolean GENERATED ALWAYS AS (_error IS NOT NULL) "
             "STORED, _old_row text, _round int NOT NULL DEFAULT 0) ON COMMIT DELETE ROWS"
         )
+        session.run(
+            f"CREATE TEMP TABLE IF NOT EXISTS {self.known.removeprefix('pg_temp.')} (_source_key text, "
+            "_round int, _route text, _target_key text, _disposition text, _target_id bigint, "
+            "_reason text, _is_live boolean) ON COMMIT DELETE ROWS"
+        )
         for route in table.routes:
             types = self.transform.shape.targets[route.name]
             columns = ", ".join(f"{quoted(name)} {types[name]}" for name in route.columns)
             session.run(
                 f"CREATE TEMP TABLE IF NOT EXISTS {self.stage(route).removeprefix('pg_temp.')} ("
                 f"_source_key text, {typed}, _hash uuid, _reason text, _disposition text, _inferred text[], "
-                f"_target_key text, {columns}, _taken bigint, "
+                f"_target_key text, {columns}, _taken bigint, _is_pair boolean, "
                 "_is_fine boolean GENERATED ALWAYS AS (_reason IS NULL) STORED) ON COMMIT DELETE ROWS"
             )
 
@@ -113,16 +150,37 @@ class Staging:
             reasons=[reason for _, reason in errors],
         )
 
-    def transform_round(self, session: Session, number: int) -> None:
-        """Stage what the rows of the keys of one round become."""
+    def recall(self, session: Session, number: int) -> int:
+        """Look up what the ledger says of the keys of one round, also of rows that were deleted.
+
+        Returns:
+            Of how many it says something.
+        """
+        return session.run(f"""
+            INSERT INTO {self.known}
+            SELECT k._source_key, k._round, l.route, l.target_key, l.disposition, l.target_id,
+                l.reason, l.deleted_at IS NULL
+            FROM {self.keys} k JOIN {self.ledger} l ON l.source_key = k._source_key
+                AND l.table_name = {literal(self.transform.table.name)}
+            WHERE k._round = {number}
+        """)
+
+    def transform_round(self, session: Session, number: int) -> int:
+        """Stage what the rows of the keys of one round become.
+
+        Returns:
+            How many rows took a route; the others take none, fail, or are gone.
+        """
         new = f"k._round = {number} AND NOT k._has_failed"
+        staged = 0
         for route in self.transform.table.routes:
             columns = (
                 f"_source_key, {self.key_columns}, _hash, _reason, _disposition, _inferred, _target_key, "
                 f"{listed(list(route.columns))}"
             )
             rows = self.transform.rows(route, self.joined, new)
-            session.run(f"INSERT INTO {self.stage(route)} ({columns}) {rows}")
+            staged += session.run(f"INSERT INTO {self.stage(route)} ({columns}) {rows}")
+        return staged
 
     def add_groups(self, session: Session, number: int) -> int:
         """Take the keys of all rows that share a unit of work with a staged one, or did before.
@@ -148,9 +206,8 @@ class Staging:
             WITH groups AS (
                 {groups}
                 UNION
-                SELECT l.route, l.target_key FROM {self.keys} k
-                JOIN {self.ledger} l ON l.source_key = k._source_key AND {self.is_known}
-                WHERE l.target_key IS NOT NULL AND k._round = {number - 1}
+                SELECT _route, _target_key FROM {self.known}
+                WHERE _is_live AND _target_key IS NOT NULL AND _round = {number - 1}
             )
             INSERT INTO {self.keys} (_source_key, {self.key_columns}, _round)
             SELECT l.source_key, {values}, {number}
@@ -164,12 +221,31 @@ class Staging:
         """Mark the staged rows whose unit of work is a row of the target that the migration does not own."""
         own = self.owned(route, "t", "st._target_key")
         session.run(
-            f"UPDATE {self.stage(route)} st SET _taken = t.id FROM {qualified(route.target)} t "
+            f"UPDATE {self.stage(route)} st SET _taken = t.id, _is_pair = {self.is_pair(route, 't', 'st')} "
+            f"FROM {qualified(route.target)} t "
             f"WHERE {matching('t', 'st', route.key)} AND st._is_fine AND NOT ({own})"
         )
 
+    def is_pair(self, route: Route, alias: str, source: str) -> str:
+        """Return SQL that is true when a row of the target is the same unit of work as a legacy row.
+
+        Where ids are kept, two units may have met in one id; then the ledger does not link them.
+
+        Args:
+            route: the route.
+            alias: of the row of the target.
+            source: alias of what the legacy row becomes.
+        """
+        if not route.keeps_ids:
+            return "TRUE"
+        return (
+            f"EXISTS (SELECT FROM {self.ledger} l WHERE {self.is_known} AND l.route = {literal(route.name)} "
+            f"AND l.source_key = {source}._source_key AND l.target_id = {alias}.id "
+            "AND l.disposition IN ('migrated', 'consolidated'))"
+        )
+
     def owned(self, route: Route, alias: str, target_key: str) -> str:
-        """Return SQL that is true for rows of the target that only the migration has written to.
+        """Return SQL that is true for rows of the target that the migration may write to.
 
         Whoever runs a job, or starts it again, gives the row a Celery id or a worker.
 
@@ -179,8 +255,19 @@ class Staging:
             target_key: SQL for its key, as the ledger writes it.
         """
         return (
-            f"{alias}.celery_task_id IS NULL AND {alias}.worker IS NULL AND EXISTS (SELECT FROM "
-            f"{self.ledger} l "
-            f"WHERE {self.is_known} AND l.route = {literal(route.name)} AND l.target_key = {target_key} "
-            f"AND l.target_key IS NOT NULL AND l.disposition = 'migrated' AND l.target_id = {alias}.id)"
+            f"EXISTS (SELECT FROM {self.ledger} l WHERE {self.is_known} AND l.route = {literal(route.name)} "
+            f"AND l.target_key = {target_key} AND l.target_key IS NOT NULL AND l.disposition = 'migrated' "
+            f"AND l.target_id = {alias}.id AND {self.is_ours(alias)})"
         )
+
+    def is_ours(self, alias: str, reason: str = "l.reason") -> str:
+        """Return SQL that is true for rows of the target that the legacy rows of their unit decide.
+
+        Args:
+            alias: of the row of the target.
+            reason: SQL for what the ledger gives as the reason of the legacy row.
+        """
+        untouched = f"{alias}.celery_task_id IS NULL AND {alias}.worker IS NULL"
+        if self.truth == "legacy":
+            return f"({reason} IS NOT DISTINCT FROM {literal(WRITTEN_BACK)} OR {untouched})"
+        return f"({reason} IS DISTINCT FROM {literal(WRITTEN_BACK)} AND {untouched})"

@@ -11,12 +11,12 @@ import json
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
-from tasktrail.errors import WrongPhase
+from tasktrail.errors import GateClosed, WrongPhase
 from tasktrail.migration.names import in_schema
 from tasktrail.migration.plan import MigrationPlan
 from tasktrail.migration.session import Row, Session
@@ -35,6 +35,14 @@ class Phase(StrEnum):
     """Every legacy row is in the ledger, or its change is in the queue."""
     VERIFIED = "verified"
     """The copy was found right in three ways."""
+    PARALLEL = "parallel"
+    """Both systems run; the legacy tables are the truth, and the new ones are compared on a schedule."""
+    CUT_OVER = "cut_over"
+    """The new tables are the truth, and the legacy ones follow."""
+    ARCHIVED = "archived"
+    """The legacy tables have copies from which they were restored for a test."""
+    DROPPED = "dropped"
+    """The legacy tables are gone."""
 
 
 TRANSITIONS: Final[Mapping[tuple[Phase, Phase], str]] = MappingProxyType(
@@ -43,10 +51,19 @@ TRANSITIONS: Final[Mapping[tuple[Phase, Phase], str]] = MappingProxyType(
         (Phase.EXPANDED, Phase.SYNCING): "triggers were put on the legacy tables",
         (Phase.SYNCING, Phase.BACKFILLED): "the last chunk was copied",
         (Phase.BACKFILLED, Phase.VERIFIED): "the copy was found right",
+        (Phase.VERIFIED, Phase.PARALLEL): "the parallel run began",
+        (Phase.PARALLEL, Phase.CUT_OVER): "the new tables became the truth",
+        (Phase.CUT_OVER, Phase.ARCHIVED): "the legacy tables were archived, and restored for a test",
+        (Phase.ARCHIVED, Phase.DROPPED): "the legacy tables were dropped",
         (Phase.EXPANDED, Phase.PLANNED): "undone: maintenance keeps off no rows any more",
         (Phase.SYNCING, Phase.EXPANDED): "undone: triggers and copy were taken away",
         (Phase.BACKFILLED, Phase.SYNCING): "undone: the copy was thrown away, to be made again",
         (Phase.VERIFIED, Phase.BACKFILLED): "undone: the verdict is to be found again",
+        (Phase.PARALLEL, Phase.VERIFIED): "undone: the parallel run was stopped",
+        (Phase.CUT_OVER, Phase.PARALLEL): "rolled back: the legacy tables are the truth again",
+        (Phase.ARCHIVED, Phase.PARALLEL): "rolled back: the legacy tables are the truth again",
+        (Phase.ARCHIVED, Phase.CUT_OVER): "undone: the archives were thrown away",
+        (Phase.DROPPED, Phase.CUT_OVER): "restored: the legacy tables are there again, and follow",
     }
 )
 
@@ -56,13 +73,23 @@ NEXT_COMMAND: Final[Mapping[Phase, str]] = MappingProxyType(
         Phase.EXPANDED: "tasktrail migrate sync",
         Phase.SYNCING: "tasktrail migrate backfill",
         Phase.BACKFILLED: "tasktrail migrate verify",
-        Phase.VERIFIED: "tasktrail migrate sync --follow",
+        Phase.VERIFIED: "tasktrail migrate parallel",
+        Phase.PARALLEL: "tasktrail migrate cutover --yes",
+        Phase.CUT_OVER: "tasktrail migrate archive",
+        Phase.ARCHIVED: "tasktrail migrate drop --yes",
+        Phase.DROPPED: "tasktrail migrate status",
     }
 )
 """What brings a migration on from each phase."""
 
-MIRRORING: Final = frozenset({Phase.SYNCING, Phase.BACKFILLED, Phase.VERIFIED})
+MIRRORING: Final = frozenset({Phase.SYNCING, Phase.BACKFILLED, Phase.VERIFIED, Phase.PARALLEL})
 """Phases in which the legacy tables are the truth and the new ones follow."""
+
+REVERSED: Final = frozenset({Phase.CUT_OVER, Phase.ARCHIVED})
+"""Phases in which the new tables are the truth and the legacy ones follow."""
+
+HOLDING: Final = MIRRORING | REVERSED | {Phase.EXPANDED}
+"""Phases in which maintenance prunes no row of the domains concerned."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +101,16 @@ class State:
         since: since when.
         fingerprint: of the plan whose dry run was the last.
         is_paused: whether somebody asked the copying to pause.
+        window_ends_at: until when the present phase is to last at least; None when nothing was said.
+        is_window_over: whether that moment has passed, by the server's clock.
     """
 
     phase: Phase
     since: datetime
     fingerprint: str | None
     is_paused: bool
+    window_ends_at: datetime | None
+    is_window_over: bool
 
 
 class Journal:
@@ -93,10 +124,17 @@ class Journal:
 
     def read(self, session: Session) -> State | None:
         """Return the state; None when there is no such migration yet."""
-        row = session.row(f"SELECT * FROM {self._migrations} WHERE name = %(name)s", name=self.plan.name)
+        row = session.row(
+            "SELECT phase, phase_since, fingerprint, is_paused, window_ends_at, "
+            "coalesce(window_ends_at <= clock_timestamp(), TRUE) AS is_window_over "
+            f"FROM {self._migrations} WHERE name = %(name)s",
+            name=self.plan.name,
+        )
         if row is None:
             return None
-        return State(Phase(row["phase"]), row["phase_since"], row["fingerprint"], row["is_paused"])
+        row["phase"] = Phase(row["phase"])
+        row["since"] = row.pop("phase_since")
+        return State(**row)
 
     def require(self, session: Session, step: str, *phases: Phase) -> State:
         """Return the state if the migration is in one of some phases.
@@ -115,6 +153,23 @@ class Journal:
         if phases and state.phase not in phases:
             raise WrongPhase(self.plan.name, step, state.phase, self._way(state.phase, phases))
         return state
+
+    def hold(self, session: Session, step: str, *phases: Phase) -> State:
+        """Like ``require``, and have nobody change the phase until the transaction ends."""
+        session.run(f"SELECT FROM {self._migrations} WHERE name = %(name)s FOR SHARE", name=self.plan.name)
+        return self.require(session, step, *phases)
+
+    def require_dry_run(self, state: State) -> None:
+        """Refuse to go on with another plan than that of the last dry run.
+
+        Raises:
+            GateClosed: the plan was changed since.
+        """
+        if state.fingerprint != self.plan.fingerprint:
+            reason = (
+                "the plan was changed since its last dry run; look at it again with `tasktrail migrate plan`"
+            )
+            raise GateClosed(self.plan.name, "the next step", [reason])
 
     def begin(self, session: Session) -> None:
         """Make a migration PLANNED that was not, and remember the plan that was just tried in a dry run."""
@@ -136,6 +191,8 @@ class Journal:
         *,
         step: str,
         sources: frozenset[Phase] | None = None,
+        window: timedelta | None = None,
+        keep_window: bool = False,
         **details: Any,
     ) -> None:
         """Change the phase, if it is one from which that is allowed, and say so in the log.
@@ -145,6 +202,8 @@ class Journal:
             target: the new phase.
             step: what is being done, in words.
             sources: the phases from which; by default those that TRANSITIONS leads from.
+            window: how long the new phase is to last at least.
+            keep_window: let the new phase last as long as the present one was to, instead.
             **details: for the log.
 
         Raises:
@@ -153,11 +212,15 @@ class Journal:
         allowed = sources or frozenset(source for source, reached in TRANSITIONS if reached is target)
         was = session.value(
             f"UPDATE {self._migrations} m SET phase = %(target)s, phase_since = clock_timestamp(), "
-            f"is_holding = %(holds)s FROM (SELECT phase FROM {self._migrations} WHERE name = "
+            "is_holding = %(holds)s, window_ends_at = CASE WHEN %(keep)s THEN m.window_ends_at "
+            "ELSE clock_timestamp() + %(window)s::interval END "
+            f"FROM (SELECT phase FROM {self._migrations} WHERE name = "
             "%(name)s FOR UPDATE) o "
             "WHERE m.name = %(name)s AND m.phase = ANY(%(allowed)s) RETURNING o.phase",
             target=target.value,
-            holds=target is not Phase.PLANNED,
+            holds=target in HOLDING,
+            window=window,
+            keep=keep_window,
             name=self.plan.name,
             allowed=[phase.value for phase in allowed],
         )

@@ -11,45 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 from tasktrail.migration.account import GHOST, UNACCOUNTED, take
+from tasktrail.migration.difference import Difference, Way
 from tasktrail.migration.expressions import literal
 from tasktrail.migration.groups import logged, ranked
 from tasktrail.migration.names import key_text, listed, qualified, quoted
 from tasktrail.migration.plan import Route
 from tasktrail.migration.session import Session
-from tasktrail.migration.staging import Staging
+from tasktrail.migration.staging import WRITTEN_BACK, Staging
 from tasktrail.migration.transform import HASH
 from tasktrail.migration.workspace import Workspace
 
 MOST_SHOWN: Final = 1_000
 """How many differing rows of a table are named, at most; all are counted."""
-
-Way: TypeAlias = Literal["account", "checksum", "twin"]
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """One thing that is not as it should be.
-
-    Attributes:
-        way: which verification found it.
-        table: its name in the plan.
-        key: of the row: the legacy key, or that of the target with the route before it.
-        what: ``missing``, ``extra``, ``different``, ``unaccounted``, ``stale`` and so on.
-        column: which column is different; empty where it is the whole row.
-        expected: what should be there, as text.
-        found: what is there, as text.
-    """
-
-    way: Way
-    table: str
-    key: str
-    what: str
-    column: str = ""
-    expected: str | None = None
-    found: str | None = None
 
 
 @dataclass(slots=True)
@@ -103,6 +79,8 @@ def verify_account(session: Session, workspace: Workspace, stagings: list[Stagin
 
 def verify_checksums(session: Session, workspace: Workspace, stagings: list[Staging]) -> Verdict:
     """Compare a checksum of each row with that of what the transform makes of its legacy rows.
+
+    Rows that the new side worked on itself are left to the comparison of the parallel run.
 
     Args:
         session: within a snapshot.
@@ -161,7 +139,7 @@ def is_paired(staging: Staging, route: Route, target_key: str) -> str:
         f"EXISTS (SELECT FROM {staging.ledger} l WHERE {staging.is_known} AND l.route = "
         f"{literal(route.name)} "
         f"AND l.target_key = {target_key} AND l.target_key IS NOT NULL AND l.reason IN ('paired', "
-        "'id_taken'))"
+        f"'id_taken', {literal(WRITTEN_BACK)}))"
     )
 
 
@@ -188,7 +166,7 @@ def _compare_route(
         {cte} SELECT count(*) AS compared, count(*) FILTER (WHERE {is_pending}) AS pending,
             jsonb_agg(jsonb_build_array(_target_key, e.hash IS NULL, a.hash IS NULL) ORDER BY _target_key)
             FILTER (WHERE e.hash IS DISTINCT FROM a.hash AND NOT ({is_pending})
-                AND (e.hash IS NOT NULL OR a.is_untouched) AND NOT ({paired})) AS wrong
+                AND coalesce(a.is_untouched, TRUE) AND NOT ({paired})) AS wrong
         {joined}
     """)
     if seen is None:

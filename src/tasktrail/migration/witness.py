@@ -14,12 +14,13 @@ from typing import Any, Final
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 
+from tasktrail.migration.difference import Difference
 from tasktrail.migration.expressions import literal
 from tasktrail.migration.names import qualified, quoted
 from tasktrail.migration.plan import Mapped, Refused, TableMigration
 from tasktrail.migration.session import Session, statement
-from tasktrail.migration.staging import Staging
-from tasktrail.migration.verify import Difference, Verdict, as_text, pending_groups, queued
+from tasktrail.migration.staging import WRITTEN_BACK, Staging
+from tasktrail.migration.verify import Verdict, as_text, pending_groups, queued
 from tasktrail.migration.workspace import Workspace
 from tasktrail.models import ATTEMPT_LOG_LIMIT
 
@@ -91,7 +92,7 @@ def _judge(verdict: Verdict, table: TableMigration, group: Sequence[_Seen]) -> N
         verdict.add(_judge_alone(table, seen, outcome))
     migrated = [(seen, outcome) for seen, outcome in said if isinstance(outcome, Mapped)]
     migrated = [(seen, outcome) for seen, outcome in migrated if seen.target_key]
-    if migrated and any(seen.reason in {"paired", "id_taken"} for seen, _ in migrated):
+    if migrated and any(seen.reason in {"paired", "id_taken", WRITTEN_BACK} for seen, _ in migrated):
         return  # what the new side did itself is compared in the parallel run
     if migrated:
         verdict.add(_judge_group(table, migrated))
@@ -112,6 +113,8 @@ def _judge_alone(table: TableMigration, seen: _Seen, outcome: Mapped | Refused) 
             "twin", table.name, seen.key, "different", column, as_text(expected), as_text(found)
         )
 
+    if seen.reason == WRITTEN_BACK:
+        return  # the row of the target is the original
     if seen.disposition is None:
         yield Difference("twin", table.name, seen.key, "unaccounted")
     elif isinstance(outcome, Refused):

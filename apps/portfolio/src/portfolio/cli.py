@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 from rich.console import Console
@@ -21,6 +19,7 @@ from portfolio.cli_etfs import etf
 from portfolio.database import upgrade
 from portfolio.main import Application
 from portfolio.models import ExchangeRateUpdateTracking
+from portfolio.optional import present
 from portfolio.process import run_in_foreground, worker_command, worker_environment
 from portfolio.rates.backfill import plan_backfill
 from portfolio.rates.tracking import DEFAULT_CURRENCIES, update_fields
@@ -43,12 +42,8 @@ app.add_typer(etf, name="etf")
 app.add_typer(daily, name="daily")
 app.command()(beat)
 
-OPTIONAL: Final = ("legacy",)
-"""Packages of ours that may be missing; each has a group of commands as ``app`` in its module ``cli``."""
-
-for _name in OPTIONAL:
-    if find_spec(f"portfolio.{_name}") is not None:
-        app.add_typer(import_module(f"portfolio.{_name}.cli").app, name=_name)
+for _name, _module in present("cli"):
+    app.add_typer(_module.app, name=_name)
 
 Currencies: TypeAlias = Annotated[
     list[str] | None, typer.Option("--currency", "-c", help="A currency; may be repeated.")

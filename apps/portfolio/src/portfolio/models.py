@@ -115,7 +115,7 @@ class EtfUpdateTracking(BaseTaskTracking, Base):
     __tablename__ = "etf_updates"
     __tracking__ = TrackingOptions(domain="etf_update", schema=TRACKING_SCHEMA, check=_check_range)
 
-    etf_id: Mapped[str] = mapped_column(ForeignKey("etfs.id"))
+    etf_id: Mapped[str] = mapped_column(ForeignKey("etfs.id", ondelete="CASCADE"))
     update_type: Mapped[str] = mapped_column(String)
     start_date: Mapped[date] = mapped_column(Date)
     end_date: Mapped[date] = mapped_column(Date)

@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from apps.portfolio.tests.legacy import oracle
+from apps.portfolio.tests.legacy.turning import turn
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Engine, NullPool, create_engine
@@ -65,6 +66,7 @@ class Options:
         looks: how often the account is taken during the migration, at least.
         share: part of the time in which the backfill works.
         chunk_size: rows in a chunk; None for what the plan says.
+        turns: how often it is cut over and rolled back.
         seed: of rows and writers.
     """
 
@@ -76,6 +78,7 @@ class Options:
     looks: int = 10
     share: float = 1.0
     chunk_size: int | None = None
+    turns: int = 2
     seed: int = 1
 
 
@@ -88,6 +91,7 @@ class Report:
         missed: figures that are not as they should be, in words.
         baseline: the writers without triggers.
         migrating: the writers during sync and backfill.
+        turning: the writers during cutovers and rollbacks.
         figures: further numbers.
     """
 
@@ -95,6 +99,7 @@ class Report:
     missed: list[str] = field(default_factory=list)
     baseline: Summary | None = None
     migrating: Summary | None = None
+    turning: Summary | None = None
     figures: dict[str, str] = field(default_factory=dict)
 
 
@@ -142,6 +147,7 @@ def run(options: Options, folder: Path, say: Callable[[str], None] = lambda _: N
         _migrate(options, engine, Workspace(PLAN, Engines(server.url), TRACKING_SCHEMA), report, say)
         with _timed(report, "compare every row with the oracle", say):
             report.violations.extend(oracle.differences(server.url))
+        _turn(options, engine, Workspace(PLAN, Engines(server.url), TRACKING_SCHEMA), report, say)
     finally:
         engine.dispose()
         server.stop("immediate")
@@ -189,6 +195,34 @@ def _migrate(
     }
     backfill = float(report.figures["seconds to backfill"])
     report.figures["backfill"] = f"{found.source_rows() / backfill:.0f} rows/s"
+
+
+def _turn(
+    options: Options, engine: Engine, workspace: Workspace, report: Report, say: Callable[[str], None]
+) -> None:
+    observer = Observer(workspace)
+    with workspace.session("endurance") as session, _beside(observer.look_until):
+        with _timed(report, "verify in three ways", say):
+            differing = sum(verdict.differing for verdict in Runner(workspace, session).verify())
+        if differing:
+            report.violations.append(f"verification found {differing} differences")
+            return
+        with _beside(partial(keep_following, workspace)):
+            turned = turn(
+                workspace,
+                session,
+                _writers(options, engine, 2),
+                times=options.turns,
+                seconds=options.seconds / 4,
+                say=say,
+            )
+    report.turning = turned.summary
+    report.violations.extend([*observer.violations, *turned.violations])
+    report.figures |= {
+        "writers locked out, ms": ", ".join(map(str, turned.locked)),
+        "writes after a cutover": str(turned.stragglers),
+        "looks at the account while turning": str(observer.looks),
+    }
 
 
 def _backfill(options: Options, workspace: Workspace, observer: Observer) -> Backfill:
@@ -241,25 +275,28 @@ def _write_for(seconds: float) -> None:
 
 
 def _judge_figures(report: Report) -> None:
-    baseline, migrating = report.baseline, report.migrating
+    baseline, migrating, turning = report.baseline, report.migrating, report.turning
     assert baseline is not None
     assert migrating is not None
-    for name, summary in (("without triggers", baseline), ("during the migration", migrating)):
-        if summary.errors:
+    told = {"without triggers": baseline, "during the copy": migrating, "while turning": turning}
+    for name, summary in told.items():
+        if summary is not None and summary.errors:
             errors = f"{dict(summary.errors)}, first {summary.first_error}"
             report.violations.append(f"old workers met errors {name}: {errors}")
     ratio = migrating.p99 / baseline.p99
     report.figures["p99 of a write, as a multiple"] = f"{ratio:.2f}"
     if ratio > MOST_SLOWDOWN:
         report.missed.append(f"p99 of a write is {ratio:.2f} times the baseline's, at most {MOST_SLOWDOWN}")
-    if migrating.longest >= LONGEST_WRITE:
-        longest = f"{1000 * migrating.longest:.0f} ms"
+    slowest = max(one.longest for one in (migrating, turning) if one is not None)
+    if slowest >= LONGEST_WRITE:
+        longest = f"{1000 * slowest:.0f} ms"
         report.missed.append(f"a write took {longest}, it must be under {1000 * LONGEST_WRITE:.0f}")
 
 
 def show(report: Report, options: Options, console: Console) -> None:
     """Print a report."""
-    table = Table("", "without triggers", "during the migration", title=str(options), title_justify="left")
+    titles = ("without triggers", "during the copy", "while turning")
+    table = Table("", *titles, title=str(options), title_justify="left")
     lines: dict[str, Callable[[Summary], str]] = {
         "writes": lambda summary: str(summary.changes.total()),
         "writes/s": lambda summary: f"{summary.changes_per_second:.0f}",
@@ -269,10 +306,10 @@ def show(report: Report, options: Options, console: Console) -> None:
         "errors": lambda summary: str(summary.errors.total()),
     }
     for name, of in lines.items():
-        table.add_row(name, *(of(one) for one in (report.baseline, report.migrating) if one))
+        table.add_row(name, *(of(one) for one in (report.baseline, report.migrating, report.turning) if one))
     table.add_section()
     for name, figure in report.figures.items():
-        table.add_row(name, "", figure)
+        table.add_row(name, "", "", figure)
     console.print(table)
     for sentence in (*report.violations, *report.missed):
         console.print(sentence, style="red", markup=False, highlight=False, soft_wrap=True)
@@ -299,6 +336,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30.0, help="length of the baseline")
     parser.add_argument("--share", type=float, default=1.0, help="part of the time in which rows are copied")
     parser.add_argument("--chunk-size", type=int, help="rows in a chunk")
+    parser.add_argument("--turns", type=int, default=2, help="how often it is cut over and rolled back")
     parser.add_argument("--seed", type=int, default=1)
     options = Options(**vars(parser.parse_args()))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -20,7 +20,7 @@ from portfolio.legacy.simulate import Simulation
 from portfolio.main import Application
 from portfolio.models import TRACKING_SCHEMA
 from tasktrail.engines import Engines
-from tasktrail.migration import account, dry_run, sync
+from tasktrail.migration import account, carrier, dry_run, sync
 from tasktrail.migration.account import Account
 from tasktrail.migration.backfill import Backfill
 from tasktrail.migration.runner import Runner
@@ -81,8 +81,7 @@ def test_old_workers_notice_nothing_and_every_row_is_accounted_for_at_every_mome
 
     def follow() -> None:
         with workspace.session("follower") as follower:
-            reconcilers = workspace.reconcilers(follower, error_budget=None)
-            sync.follow(follower, workspace, reconcilers, follow_no_more, interval=0.02)
+            carrier.follow(follower, workspace, follow_no_more, interval=0.02)
 
     threads = [threading.Thread(target=observe), threading.Thread(target=follow)]
     runner = Runner(workspace, session)

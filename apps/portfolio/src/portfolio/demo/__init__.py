@@ -10,6 +10,7 @@ from portfolio.demo import etfs, rates
 from portfolio.demo.stage import Stage
 from portfolio.etfs.sources import BundledPrices
 from portfolio.main import Application, build
+from portfolio.optional import present
 from portfolio.process import running, worker_command, worker_environment
 from portfolio.rates.flaky import FlakySource
 from portfolio.rates.sources import BundledHistory
@@ -58,4 +59,6 @@ def _run(demo: Application, settings: Settings, console: Console) -> int:
     with running(command, worker_environment(settings), log) as worker:
         stage = Stage(demo, console, worker, log)
         outcomes = [part(stage) for part in (rates.play, etfs.play, etfs.play_daily)]
+    for _, part in present("demo"):
+        outcomes.append(part.play(settings, console))
     return 0 if all(outcomes) else 1

@@ -1,0 +1,34 @@
+"""Lengths of time on the command line: ``7d``, ``12h``, ``30m``, ``5s``."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Final
+
+from tasktrail.errors import InvalidField
+
+UNITS: Final = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+LONGEST: Final = timedelta(days=3650)
+
+
+def duration(option: str, text: str, *, shortest: timedelta = timedelta(0)) -> timedelta:
+    """Return the length of time that a text means.
+
+    Args:
+        option: where it was given, for the message.
+        text: a whole number and a unit: d, h, m or s.
+        shortest: the least that makes sense.
+
+    Raises:
+        InvalidField: it is none, or too short or too long.
+    """
+    match = re.fullmatch(r"([0-9]{1,9})([dhms])", text.strip())
+    if match is None:
+        raise InvalidField(option, text, "write a whole number and d, h, m or s, e.g. 7d or 30m")
+    found = timedelta(**{UNITS[match[2]]: int(match[1])})
+    if found < shortest:
+        raise InvalidField(option, text, f"must be {shortest.total_seconds():g}s or more")
+    if found > LONGEST:
+        raise InvalidField(option, text, f"must be {LONGEST.days}d or less")
+    return found

@@ -1,0 +1,99 @@
+"""Carries changes from the side that is the truth to the other one, whichever that is at the moment."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from tasktrail.errors import DirectionTurned
+from tasktrail.migration.reconcile import Reconciler
+from tasktrail.migration.reverse import WriteBack, ways_back
+from tasktrail.migration.session import Session
+from tasktrail.migration.state import REVERSED
+from tasktrail.migration.stragglers import apply_stragglers
+from tasktrail.migration.sync import Lag, apply_changes, lag
+from tasktrail.migration.triggers import Side
+from tasktrail.migration.workspace import Workspace
+
+
+class Carrier:
+    """Carries changes over one connection."""
+
+    def __init__(self, workspace: Workspace, session: Session) -> None:
+        """Remember what to carry, and over which connection."""
+        self._workspace = workspace
+        self._session = session
+        self._truth: Side | None = None
+        self._reconcilers: list[Reconciler] = []
+        self._ways: list[WriteBack] = []
+
+    def carry(self, stop: threading.Event | None = None) -> int:
+        """Carry over what was noted, until the queue is empty or only holds what came meanwhile.
+
+        Args:
+            stop: ends it after a batch.
+
+        Returns:
+            How many changes there were.
+
+        Raises:
+            WrongPhase: there is no migration.
+        """
+        state = self._workspace.journal.require(self._session, "carry changes over")
+        truth: Side = "new" if state.phase in REVERSED else "legacy"
+        if truth != self._truth:
+            # A row that somebody writes must not keep all later ones from arriving.
+            self._reconcilers = self._workspace.reconcilers(self._session, error_budget=None, truth=truth)
+            self._ways = ways_back(self._workspace, [one.staging for one in self._reconcilers])
+            self._truth = truth
+        try:
+            if truth == "legacy":
+                return apply_changes(self._session, self._workspace, self._reconcilers, stop)
+            return carry_back(self._session, self._workspace, self._reconcilers, self._ways)
+        except DirectionTurned:
+            return 0
+
+
+def carry_back(
+    session: Session, workspace: Workspace, reconcilers: Sequence[Reconciler], ways: Sequence[WriteBack]
+) -> int:
+    """Apply what old workers still wrote, then write back what changed on the new side.
+
+    Args:
+        session: outside any transaction.
+        workspace: the plan and the database.
+        reconcilers: of all tables, for the new side as the truth.
+        ways: of all routes.
+
+    Returns:
+        How many changes there were.
+    """
+    applied = apply_stragglers(session, workspace, reconcilers)
+    return applied + sum(way.apply(session) for way in ways)
+
+
+def follow(
+    session: Session,
+    workspace: Workspace,
+    stop: threading.Event,
+    *,
+    interval: float = 0.2,
+    report: Callable[[int, Lag], None] = lambda _, __: None,
+) -> None:
+    """Carry changes over as they come, until told to stop.
+
+    Args:
+        session: a connection of its own.
+        workspace: the plan and the database.
+        stop: ends it.
+        interval: rest when there is nothing to do, in seconds.
+        report: is told how many changes were carried over, and the lag before.
+    """
+    carrier = Carrier(workspace, session)
+    with session.alone(workspace.plan.name, "follower", doing="follow changes"):
+        while not stop.is_set():
+            before = lag(session, workspace, side=None)
+            applied = carrier.carry(stop) if before.entries else 0
+            report(applied, before)
+            if not applied:
+                stop.wait(interval)

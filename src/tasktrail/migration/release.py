@@ -1,0 +1,96 @@
+"""Unfinished rows at the moment at which the new tables become the truth: run by the new side, or given up.
+
+Until then they are mirrors that nothing dispatches or rescues. Afterwards nobody else will finish them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from tasktrail.migration.expressions import literal
+from tasktrail.migration.names import key_text, qualified
+from tasktrail.migration.plan import Route
+from tasktrail.migration.session import Session
+from tasktrail.migration.staging import Staging
+from tasktrail.migration.workspace import Workspace
+
+ABANDONED_AFTER: Final = "24 hours"
+"""Untouched for longer than that before the cutover, an unfinished row is given up (LEGACY.md)."""
+
+ABANDONED: Final = "abandoned before migration"
+
+BATCH: Final = 5_000
+
+
+def release(session: Session, workspace: Workspace, stagings: Sequence[Staging], moment: datetime) -> int:
+    """Make unfinished mirrored rows due, or FAILED where nobody touched them for long.
+
+    Args:
+        session: outside any transaction; what it does is noted, so that the legacy tables follow.
+        workspace: the plan and the database.
+        stagings: of the tables.
+        moment: of the cutover, from which untouched rows are measured.
+
+    Returns:
+        How many rows there were; none when it is run again.
+    """
+    released = 0
+    for staging in stagings:
+        for route in staging.transform.table.routes:
+            while taken := session.run(_release(workspace, staging, route, f"LIMIT {BATCH}"), moment=moment):
+                released += taken
+    return released
+
+
+def release_staged(session: Session, workspace: Workspace, staging: Staging) -> int:
+    """Do the same for the rows of one reconciliation, which an old worker wrote after the cutover.
+
+    Args:
+        session: within the transaction of the reconciliation.
+        workspace: the plan and the database.
+        staging: of the table, its working tables filled.
+    """
+    released = 0
+    for route in staging.transform.table.routes:
+        among = f"AND l.source_key IN (SELECT _source_key FROM {staging.keys})"
+        moment = session.value("SELECT now()")
+        released += session.run(_release(workspace, staging, route, "", among), moment=moment)
+    return released
+
+
+def _release(workspace: Workspace, staging: Staging, route: Route, limit: str, among: str = "") -> str:
+    """Return the statement.
+
+    Guarded by all that makes a row a mirror: written by the migration alone, unfinished, without a due time,
+    and waiting for no prerequisite.
+    """
+    table = qualified(route.target)
+    return f"""
+        WITH unfinished AS (
+            SELECT t.id, t.updated_at < %(moment)s::timestamptz - interval '{ABANDONED_AFTER}' AS is_abandoned
+            FROM {table} t JOIN {staging.ledger} l ON {staging.is_known} AND l.target_id = t.id
+                AND l.route = {literal(route.name)} AND l.disposition = 'migrated'
+                AND l.target_key = {key_text("t", route.key)} {among}
+            WHERE t.status IN ('PENDING', 'PROCESSING') AND t.next_attempt_at IS NULL
+                AND t.celery_task_id IS NULL AND t.worker IS NULL
+                AND NOT EXISTS (
+                    SELECT FROM {workspace.own("tasktrail_prerequisites")} p
+                    WHERE p.domain = {literal(route.domain)} AND p.tracking_id = t.id AND p.met_at IS NULL
+                )
+            ORDER BY t.id {limit} FOR UPDATE OF t
+        )
+        UPDATE {table} t SET
+            status = CASE WHEN u.is_abandoned THEN 'FAILED' ELSE 'PENDING' END,
+            next_attempt_at = CASE WHEN NOT u.is_abandoned THEN now() END,
+            started_at = CASE WHEN u.is_abandoned THEN t.started_at END,
+            completed_at = CASE WHEN u.is_abandoned THEN now() END,
+            error_message = CASE WHEN NOT u.is_abandoned THEN t.error_message
+                WHEN t.error_message IS NULL THEN {literal(ABANDONED)}
+                ELSE {literal(ABANDONED + "; its last error: ")} || t.error_message END,
+            updated_at = now()
+        FROM unfinished u
+        WHERE t.id = u.id AND t.status IN ('PENDING', 'PROCESSING') AND t.next_attempt_at IS NULL
+            AND t.celery_task_id IS NULL AND t.worker IS NULL
+    """

@@ -1,0 +1,163 @@
+"""The rollback: the legacy tables become the truth again, with everything that happened since the cutover."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from functools import partial
+
+from tasktrail.errors import GateClosed
+from tasktrail.migration import sync
+from tasktrail.migration.carrier import carry_back
+from tasktrail.migration.difference import Difference, Way
+from tasktrail.migration.drift import entries, settle
+from tasktrail.migration.expressions import literal
+from tasktrail.migration.locks import NotDrained, under_locks
+from tasktrail.migration.names import qualified
+from tasktrail.migration.numbering import number_apart, number_legacy_on
+from tasktrail.migration.reconcile import Reconciler
+from tasktrail.migration.reverse import WriteBack, lost_on_the_way_back, ways_back
+from tasktrail.migration.session import Session
+from tasktrail.migration.staging import WRITTEN_BACK
+from tasktrail.migration.state import REVERSED, Phase
+from tasktrail.migration.workspace import Workspace
+
+
+class Rollback:
+    """Makes the legacy tables the truth again."""
+
+    def __init__(self, workspace: Workspace, session: Session) -> None:
+        """Remember which ones, and over which connection."""
+        self.workspace = workspace
+        self.session = session
+        self.journal = workspace.journal
+
+    def losses(self) -> list[Difference]:
+        """Return what the legacy tables cannot hold of what the new side did, after writing back the rest.
+
+        Raises:
+            WrongPhase: the new tables are not the truth.
+        """
+        self.journal.require(self.session, "roll back", *REVERSED)
+        return self._losses(*self._carried())
+
+    def run(self, *, accept_losses: bool = False) -> bool:
+        """Make the legacy tables the truth again.
+
+        Args:
+            accept_losses: also when they cannot hold all of it; the rows stay as they are in the new tables.
+
+        Returns:
+            Whether they became it; not when they were it already.
+
+        Raises:
+            WrongPhase: there was no cutover.
+            GateClosed: rows would come back as something else, or are being worked on.
+            MigrationError: the locks were not had; everything is as before.
+        """
+        with self.session.alone(self.workspace.plan.name, "runner", doing="roll back"):
+            state = self.journal.require(self.session, "roll back", Phase.PARALLEL, *REVERSED)
+            if state.phase is Phase.PARALLEL:
+                return False
+            reconcilers, ways = self._carried()
+            losses = self._losses(reconcilers, ways)
+            closed = [] if accept_losses or not losses else [_said(losses)]
+            closed += self._being_worked_on(ways)
+            if closed:
+                raise GateClosed(self.workspace.plan.name, "roll back", closed)
+            self._turn(reconcilers, ways, losses)
+        return True
+
+    def _carried(self) -> tuple[list[Reconciler], list[WriteBack]]:
+        reconcilers = self.workspace.reconcilers(self.session, error_budget=None, truth="new")
+        ways = ways_back(self.workspace, [reconciler.staging for reconciler in reconcilers])
+        carry_back(self.session, self.workspace, reconcilers, ways)
+        return reconcilers, ways
+
+    def _losses(self, _: Sequence[Reconciler], ways: Sequence[WriteBack]) -> list[Difference]:
+        changed = [loss for way in ways for loss in lost_on_the_way_back(self.session, way)]
+        found = [entry.difference for entry in entries(self.session, self.workspace)]
+        return [*(one for one in found if one.way == "unwritable"), *changed]
+
+    def _being_worked_on(self, ways: Sequence[WriteBack]) -> Iterator[str]:
+        for way in ways:
+            target = qualified(way.route.target)
+            count = self.session.value(
+                f"SELECT count(*) FROM {target} t JOIN {way.staging.ledger} l ON {self._is_ours(way)} "
+                "WHERE t.status = 'PROCESSING'"
+            )
+            if count:
+                yield (
+                    f"{count} rows of {way.route.target} are being worked on; stop the new workers, which "
+                    "gives them back"
+                )
+
+    def _turn(
+        self, reconcilers: Sequence[Reconciler], ways: Sequence[WriteBack], losses: Sequence[Difference]
+    ) -> None:
+        session, workspace = self.session, self.workspace
+        for way in ways:
+            way.create(session)
+        under_locks(
+            session,
+            workspace,
+            "roll back",
+            [qualified(way.route.target) for way in ways],
+            drain=partial(carry_back, session, workspace, reconcilers, ways),
+            waiting=lambda: sync.lag(session, workspace, "new").entries,
+            work=partial(self._flip, ways, losses),
+        )
+        for way in ways:
+            way.noted.uninstall(session)
+
+    def _flip(self, ways: Sequence[WriteBack], losses: Sequence[Difference]) -> None:
+        for way in ways:
+            newest = sync.newest_entry(self.session, self.workspace, "new", way.name)
+            if newest is not None:
+                way.within(self.session, way.waiting(self.session, newest), newest)
+        if sync.lag(self.session, self.workspace, "new").entries:
+            raise NotDrained
+        for reason in self._being_worked_on(ways):
+            raise GateClosed(self.workspace.plan.name, "roll back", [reason])
+        for way in ways:
+            self._hold(way)
+            if way.route.keeps_ids:
+                number_legacy_on(self.session, way.staging.transform.table)
+                number_apart(self.session, way.route)
+        ways_since_the_cutover: tuple[Way, ...] = ("straggler", "unwritable")
+        for way_found in ways_since_the_cutover:
+            settle(self.session, self.workspace, way_found)
+        self.journal.move(
+            self.session,
+            Phase.PARALLEL,
+            step="roll back",
+            sources=REVERSED,
+            window=timedelta(),
+            losses=len(losses),
+        )
+
+    def _hold(self, way: WriteBack) -> None:
+        """Make mirrors of what waits to be run: from now on old workers do that."""
+        self.session.run(
+            f"UPDATE {qualified(way.route.target)} t SET next_attempt_at = NULL, dispatched_at = NULL, "
+            f"celery_task_id = NULL, worker = NULL FROM {way.staging.ledger} l WHERE {self._is_ours(way)} "
+            "AND t.status = 'PENDING'"
+        )
+
+    def _is_ours(self, way: WriteBack) -> str:
+        """Return SQL that is true for rows ``t`` of the target that a legacy row was written from."""
+        return (
+            f"{way.staging.is_known} AND l.route = {literal(way.route.name)} AND l.target_id = t.id "
+            f"AND l.reason = {literal(WRITTEN_BACK)}"
+        )
+
+
+def _said(losses: Sequence[Difference]) -> str:
+    shown = "; ".join(
+        f"{loss.key} {loss.what}" + (f" ({loss.expected} as {loss.found})" if loss.expected else "")
+        for loss in losses[:3]
+    )
+    return (
+        f"the legacy tables cannot hold {len(losses)} rows as they are: {shown}. See all with "
+        "`tasktrail migrate rollback --check`, and go on with `--yes --accept-losses`"
+    )

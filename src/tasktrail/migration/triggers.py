@@ -1,0 +1,170 @@
+"""Triggers that note which rows of a table changed: keys and operations, in the queue ``tasktrail_changes``.
+
+The same on both sides: on legacy tables while they are followed, on tracking tables once they are the truth.
+Whoever carries changes over says so in its transaction, and is not noted itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from tasktrail.migration.ddl import with_short_locks
+from tasktrail.migration.expressions import literal
+from tasktrail.migration.names import in_schema, key_text, listed, quoted
+from tasktrail.migration.session import Session
+
+Side: TypeAlias = Literal["legacy", "new"]
+
+EVENTS: Final = {
+    "insert": ("AFTER INSERT", "REFERENCING NEW TABLE AS new_rows"),
+    "update": ("AFTER UPDATE", "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows"),
+    "delete": ("AFTER DELETE", "REFERENCING OLD TABLE AS old_rows"),
+    "truncate": ("BEFORE TRUNCATE", ""),
+}
+
+NOT_NOTED: Final = "SET LOCAL tasktrail.applying = 'yes'"
+"""For the start of a transaction that carries changes from one side to the other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A table whose changes are noted.
+
+    Attributes:
+        side: which one it belongs to.
+        name: its name in the queue.
+        label: part of the names of its triggers and their function.
+        table: the table, quoted.
+        key: the columns that say which row it is.
+        schema: where the library's own tables are.
+    """
+
+    side: Side
+    name: str
+    label: str
+    table: str
+    key: tuple[str, ...]
+    schema: str | None
+
+    @property
+    def function(self) -> str:
+        """The trigger function, quoted."""
+        return in_schema(self.schema, f"tasktrail_note_{self.label}"[:63])
+
+    @property
+    def queue(self) -> str:
+        """SQL of a FROM clause with WHERE: what was noted of this table."""
+        changes = in_schema(self.schema, "tasktrail_changes")
+        return f"{changes} WHERE side = {literal(self.side)} AND table_name = {literal(self.name)}"
+
+    def trigger(self, event: str) -> str:
+        """Return the name of a trigger, quoted."""
+        return quoted(f"tasktrail_{event}_{self.label}"[:63])
+
+    def put_on(self, session: Session) -> None:
+        """Put the triggers on; within a transaction, which holds the lock that this takes."""
+        changes = _resolved(session, in_schema(self.schema, "tasktrail_changes"))
+        session.run(self._definition(changes, _resolved(session, self.table)))
+        for event, (when, transition) in EVENTS.items():
+            session.run(
+                f"CREATE OR REPLACE TRIGGER {self.trigger(event)} {when} ON {self.table} {transition} "
+                f"FOR EACH STATEMENT EXECUTE FUNCTION {self.function}()"
+            )
+            session.run(f"ALTER TABLE {self.table} ENABLE ALWAYS TRIGGER {self.trigger(event)}")
+
+    def take_off(self, session: Session) -> None:
+        """Take the triggers off and forget what they noted; within a transaction."""
+        for event in EVENTS:
+            session.run(f"DROP TRIGGER IF EXISTS {self.trigger(event)} ON {self.table}")
+        session.run(f"DROP FUNCTION IF EXISTS {self.function}()")
+        session.run(f"DELETE FROM {self.queue}")
+
+    def install(self, session: Session) -> None:
+        """Put the triggers on.
+
+        Args:
+            session: outside any transaction.
+
+        Raises:
+            MigrationError: the lock was not had; nothing was changed.
+        """
+        with_short_locks(session, f"put triggers on {self.table}", self.put_on)
+
+    def uninstall(self, session: Session) -> None:
+        """Take the triggers off, and forget what they noted.
+
+        Args:
+            session: outside any transaction.
+
+        Raises:
+            MigrationError: the lock was not had; nothing was changed.
+        """
+        with_short_locks(session, f"take the triggers off {self.table}", self.take_off)
+
+    def problems(self, session: Session) -> list[str]:
+        """Return which triggers are missing or disabled, in words."""
+        there = {
+            row["name"]: row["state"]
+            for row in session.rows(
+                "SELECT tgname AS name, tgenabled::text AS state FROM pg_trigger "
+                "WHERE tgrelid = to_regclass(%(table)s) AND NOT tgisinternal",
+                table=self.table,
+            )
+        }
+        plain = self.table.replace('"', "")
+        found = []
+        for event in EVENTS:
+            name = self.trigger(event).strip('"')
+            if name not in there:
+                found.append(f"{plain} lacks the trigger {name}")
+            elif there[name] != "A":
+                found.append(f"the trigger {name} of {plain} is disabled")
+        return found
+
+    def _definition(self, changes: str, table: str) -> str:
+        """Return the trigger function.
+
+        It runs with its owner's rights, since old writers have none on our tables, and turns any error of its
+        own into a warning: a change that was not noted is found by the comparison, a writer that failed is
+        not made good again.
+        """
+        head = f"INSERT INTO {changes} (side, table_name, source_key, operation"
+        who = f"{literal(self.side)}, {literal(self.name)}"
+        new, old, all_rows = (key_text(alias, self.key) for alias in ("n", "o", "s"))
+        moved = f"({listed(self.key, 'n')}) = ({listed(self.key, 'o')})"
+        body = f"""
+            BEGIN
+                IF current_setting('tasktrail.applying', TRUE) = 'yes' THEN
+                    RETURN NULL;
+                ELSIF TG_OP = 'INSERT' THEN
+                    {head}) SELECT {who}, {new}, 'I' FROM new_rows n;
+                ELSIF TG_OP = 'UPDATE' THEN
+                    {head}) SELECT {who}, {new}, 'U' FROM new_rows n;
+                    {head}, old_row) SELECT {who}, {old}, 'D', row_to_json(o)::text FROM old_rows o
+                        WHERE NOT EXISTS (SELECT FROM new_rows n WHERE {moved});
+                ELSIF TG_OP = 'DELETE' THEN
+                    {head}, old_row) SELECT {who}, {old}, 'D', row_to_json(o)::text FROM old_rows o;
+                ELSE
+                    {head}, old_row) SELECT {who}, {all_rows}, 'D', row_to_json(s)::text FROM {table} s;
+                END IF;
+                RETURN NULL;
+            EXCEPTION WHEN OTHERS THEN
+                RAISE WARNING 'tasktrail did not note a change of %: %', TG_RELID::regclass, SQLERRM;
+                RETURN NULL;
+            END
+        """
+        return (
+            f"CREATE OR REPLACE FUNCTION {self.function}() RETURNS trigger LANGUAGE plpgsql "
+            f"SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $tasktrail${body}$tasktrail$"
+        )
+
+
+def _resolved(session: Session, name: str) -> str:
+    """Return the name of a table with its schema: a trigger function has a search path of its own."""
+    found = session.value(
+        "SELECT format('%%I.%%I', nspname, relname) FROM pg_class JOIN pg_namespace n ON n.oid = "
+        "relnamespace WHERE pg_class.oid = to_regclass(%(name)s)",
+        name=name,
+    )
+    return str(found)
