@@ -10,9 +10,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ctypes import c_bool
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
-from multiprocessing.synchronize import Event
+from multiprocessing.sharedctypes import RawValue
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -25,7 +26,9 @@ from portfolio.legacy.tables import MIGRATED
 from portfolio.legacy.workers import OldWorker, Tally
 from tasktrail import InvalidField, TasktrailError
 
-PARENT_IS_CHECKED_EVERY: Final = 1.0
+LOOKS_UP_EVERY: Final = 0.05
+"""A process looks so often whether it is to stop, or its parent is gone, in seconds."""
+
 START_PATIENCE: Final = 120.0
 """How long the processes may take to start, in seconds; each imports the whole application."""
 
@@ -98,7 +101,8 @@ class Simulation:
         self._seed = seed
         self._processes: list[tuple[Any, Pipe]] = []
         self._context = multiprocessing.get_context("spawn")
-        self._told_to_stop: Event = self._context.Event()
+        # No Event: a process that is killed while it waits for one keeps the others from ever setting it.
+        self._told_to_stop = RawValue(c_bool)
         self._since = 0.0
 
     def start(self) -> None:
@@ -128,7 +132,7 @@ class Simulation:
     def stop(self) -> Summary:
         """End the processes after the write that each of them is at, and return what they did."""
         seconds = time.monotonic() - self._since
-        self._told_to_stop.set()
+        self._told_to_stop.value = True
         tallies = [_collected(process, pipe) for process, pipe in self._processes]
         self._processes.clear()
         return _summed(tallies, seconds)
@@ -168,7 +172,7 @@ def _interrupts_are_ours() -> Iterator[None]:
 
 
 def _work(
-    url: str, rate: float, seed: int, number: int, told_to_stop: Event, pipe: Pipe, all_there: Any
+    url: str, rate: float, seed: int, number: int, told_to_stop: Any, pipe: Pipe, all_there: Any
 ) -> None:
     """Be an old worker; the body of one process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -178,12 +182,11 @@ def _work(
 
     def wait(seconds: float) -> bool:
         until = time.monotonic() + seconds
-        while os.getppid() == parent:
+        while not told_to_stop.value and os.getppid() == parent:
             left = until - time.monotonic()
-            if told_to_stop.wait(min(max(left, 0), PARENT_IS_CHECKED_EVERY)):
-                return True
-            if left <= PARENT_IS_CHECKED_EVERY:
+            if left <= 0:
                 return False
+            time.sleep(min(left, LOOKS_UP_EVERY))
         return True
 
     try:
