@@ -1,30 +1,35 @@
-"""The copy of legacy rows, against one raw INSERT ... SELECT and a loop over the rows, and its verification.
+"""The copy of legacy rows, against one raw INSERT ... SELECT and loops over the rows, and its verification.
 
-All of it runs on one embedded PostgreSQL in one run. Rows are those of the portfolio's legacy tables.
+Run it as ``.venv/bin/python -m bench.migration [--rows N]``. All figures that are compared come from one
+embedded PostgreSQL in one run. Rows are those of the portfolio's legacy tables. The copy runs in a process
+of its own, which says how much memory it took, and again for other numbers of rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import resource
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 from rich.console import Console
 from sqlalchemy import create_engine
 
+from bench.migration_peers import insert_loop, raw_checksum, raw_copy, reladiff_seconds, service_loop
 from portfolio.database import upgrade
 from portfolio.legacy.plan import PLAN
 from portfolio.models import TRACKING_SCHEMA
 from tasktrail.embedded import EmbeddedPostgres
 from tasktrail.engines import Engines
 from tasktrail.migration.backfill import Backfill
-from tasktrail.migration.groups import ranked
-from tasktrail.migration.names import listed, qualified
-from tasktrail.migration.plan import Mapped
+from tasktrail.migration.names import qualified
 from tasktrail.migration.runner import Runner
 from tasktrail.migration.session import Session
 from tasktrail.migration.staging import Staging
@@ -54,10 +59,10 @@ SELECT date '2000-01-01' + (n / 40)::int, 'etf_prices_ETF' || n % 40, TRUE, n % 
 FROM generate_series(1, {rows} / 10) n;
 ANALYZE;
 """
-LOOP = 2_000
-"""Rows that the loop is given; its rate does not depend on how many there are."""
+MEMORY_SIZES = (10_000, 100_000)
+"""Numbers of rows for which the memory of the copy is measured besides."""
 
-console = Console()
+console = Console(width=140)
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -67,117 +72,142 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def raw_copy(db: Session, stagings: list[Staging]) -> None:
-    """One INSERT ... SELECT of the same transform for each target, without a ledger."""
-    for staging in stagings:
-        for route in staging.transform.table.routes:
-            rows = staging.transform.rows(route, f"{staging.transform.source} s")
-            newest = ranked(staging.transform.table, route, f"({rows}) st", "_reason IS NULL")
-            names = listed(list(route.columns))
-            db.run(
-                f"INSERT INTO {qualified(route.target)} ({names}, next_attempt_at) "
-                f"SELECT {names}, NULL FROM ({newest}) newest WHERE _place = 1"
-            )
-
-
-def loop_copy(url: str) -> float:
-    """Rows a second of a loop: read a row, map it in Python, insert it, commit."""
-    route = PLAN.table("etf_updates").routes[0]
-    with psycopg.connect(url, autocommit=True) as connection:
-        rows = connection.execute(
-            f"SELECT *, TRUE AS etf_exists FROM etf_updates ORDER BY id LIMIT {LOOP}".encode()
-        )
-        names = [column.name for column in rows.description or ()]
-        legacy = [dict(zip(names, row, strict=True)) for row in rows]
-        columns = listed(list(route.columns))
-        places = ", ".join(f"%({name})s" for name in route.columns)
-        insert = f"INSERT INTO {route.target} ({columns}) VALUES ({places})".encode()
-        began = time.perf_counter()
-        for row in legacy:
-            made = route.twin(row)
-            if isinstance(made, Mapped):
-                connection.execute(insert, dict(made.values))
-        return len(legacy) / (time.perf_counter() - began)
-
-
-def raw_checksum(db: Session, stagings: list[Staging]) -> None:
-    """Read both sides and add up a checksum of each row; says whether they are equal, not where."""
-    for staging in stagings:
-        for route in staging.transform.table.routes:
-            rows = staging.transform.rows(route, f"{staging.transform.source} s")
-            names = listed(list(route.columns))
-            for side in (f"({rows}) side WHERE _reason IS NULL", qualified(route.target)):
-                db.value(f"SELECT sum(hashtext(ROW({names})::text)) FROM {side}")
-
-
 def empty_targets(db: Session, stagings: list[Staging]) -> None:
     targets = [qualified(route.target) for staging in stagings for route in staging.transform.table.routes]
     db.run(f"TRUNCATE {', '.join(targets)}")
     db.run("CHECKPOINT")
 
 
-def figures(rows: int) -> None:
+@contextmanager
+def database(rows: int) -> Iterator[str]:
+    """Yield the URL of a new server with so many legacy rows."""
     with tempfile.TemporaryDirectory(prefix="tasktrail-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
         server = EmbeddedPostgres(folder / "postgres")
         server.start()
         try:
-            measure(server.url, rows)
+            engine = create_engine(sqlalchemy_url(server.url))
+            upgrade(engine)
+            engine.dispose()
+            with psycopg.connect(server.url, autocommit=True) as connection:
+                connection.execute(ROWS.format(rows=rows).encode())
+            yield server.url
         finally:
             server.stop("immediate")
 
 
-def measure(url: str, rows: int) -> None:
-    engine = create_engine(sqlalchemy_url(url))
-    upgrade(engine)
-    engine.dispose()
-    workspace = Workspace(PLAN, Engines(url), TRACKING_SCHEMA)
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(ROWS.format(rows=rows).encode())
+def workspace_of(url: str) -> Workspace:
+    return Workspace(PLAN, Engines(url), TRACKING_SCHEMA)
+
+
+def copy(url: str) -> None:
+    """Copy everything, and print how long it took in seconds and the most memory in MB."""
+    workspace = workspace_of(url)
+    with workspace.session("bench") as db:
+        seconds = timed(lambda: Runner(workspace, db).backfill(Backfill(workspace)))
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    sys.stdout.write(json.dumps({"seconds": seconds, "memory": memory}))
+
+
+def copy_in_child(url: str) -> tuple[float, float]:
+    """Copy everything in a process of its own; return the seconds and the most memory in MB."""
+    command = [sys.executable, "-m", "bench.migration", "--copy", url]
+    said = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return said["seconds"], said["memory"]
+
+
+def memory_for(rows: int) -> float:
+    with database(rows) as url, workspace_of(url).session("bench") as db:
+        runner = Runner(workspace_of(url), db)
+        runner.plan()
+        runner.expand()
+        runner.sync()
+        return copy_in_child(url)[1]
+
+
+def measure(url: str, rows: int) -> float:
+    """Print the figures; return the most memory that the copy took, in MB."""
+    workspace = workspace_of(url)
     with workspace.session("bench") as db:
         stagings = workspace.stagings(db)
         runner = Runner(workspace, db)
+        console.print(f"{rows} rows, PostgreSQL {db.connection.info.server_version // 10_000}, durable")
         dry = timed(lambda: (runner.plan(), runner.expand()))
+        say("dry run and expand", dry)
         empty_targets(db, stagings)
         raw = timed(lambda: raw_copy(db, stagings))
-        empty_targets(db, stagings)
-        loop = loop_copy(url)
+        say("raw INSERT ... SELECT", raw, f"{rows / raw:.0f} rows/s")
+        loops = {}
+        for what, loop in (("async service", service_loop), ("one INSERT", insert_loop)):
+            empty_targets(db, stagings)
+            loops[what] = loop(url)
         empty_targets(db, stagings)
         runner.sync()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        copy = timed(lambda: runner.backfill(Backfill(workspace)))
+        took, memory = copy_in_child(url)
+        say("backfill with ledger", took, f"{raw / took:.2f} of raw, {rows / took:.0f} rows/s")
+        for what, rate in loops.items():
+            note = f"backfill is {rows / took / rate:.1f} times as fast, raw {rows / raw / rate:.1f} times"
+            console.print(f"loop, {what:<15} {rate:8.0f} rows/s   {note}")
         checksum = timed(lambda: raw_checksum(db, stagings))
-        ways: list[Callable[[Session, Workspace, list[Staging]], Verdict]] = [
-            verify_account, verify_checksums, verify_twins
-        ]  # fmt: skip
-        seconds = []
-        for way in ways:
-            with db.snapshot(read_only=True):
-                seconds.append(timed(lambda way=way: clean(way(db, workspace, stagings))))  # type: ignore[misc]
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        console.print(f"{rows} rows, PostgreSQL {db.connection.info.server_version // 10_000}, durable")
-        console.print(f"dry run and expand      {dry:8.1f} s")
-        console.print(f"raw INSERT ... SELECT   {raw:8.1f} s")
-        console.print(
-            f"backfill with ledger    {copy:8.1f} s   {raw / copy:.2f} of raw, {rows / copy:.0f} rows/s"
+        say("raw checksums", checksum)
+        for way in (verify_account, verify_checksums, verify_twins):
+            seconds = verified(db, workspace, stagings, way)
+            say(
+                f"verify: {way.__name__.removeprefix('verify_')}", seconds, f"{seconds / checksum:.2f} of raw"
+            )
+        beside_reladiff(
+            url, db, workspace, next(one for one in stagings if one.transform.table.routes[0].keeps_ids)
         )
-        console.print(
-            f"loop over the rows               {loop:.0f} rows/s; "
-            f"backfill is {rows / copy / loop:.1f} times as fast"
-        )
-        console.print(f"raw checksums           {checksum:8.1f} s")
-        for way, took in zip(("account", "checksum", "twin"), seconds, strict=True):
-            console.print(f"verify: {way:<15} {took:8.1f} s   {took / checksum:.2f} of raw checksums")
-        console.print(f"client memory           {before / 1024:8.1f} MB before, {after / 1024:.1f} MB after")
+    return memory
 
 
-def clean(verdict: Verdict) -> None:
+def beside_reladiff(url: str, db: Session, workspace: Workspace, staging: Staging) -> None:
+    try:
+        theirs = reladiff_seconds(url, db, staging, staging.transform.table.routes[0])
+    except ImportError:
+        console.print("reladiff is not installed; `uv sync --inexact --group bench` does that")
+        return
+    ours = verified(db, workspace, [staging], verify_checksums)
+    say("etf_updates, checksums", ours)
+    for algorithm, seconds in theirs.items():
+        say(f"reladiff, {algorithm}", seconds, f"ours is {seconds / ours:.1f} times as fast")
+
+
+Way = Callable[[Session, Workspace, list[Staging]], Verdict]
+
+
+def verified(db: Session, workspace: Workspace, stagings: list[Staging], way: Way) -> float:
+    """Return how long a verification takes, in seconds; it must find nothing."""
+    with db.snapshot(read_only=True):
+        began = time.perf_counter()
+        verdict = way(db, workspace, stagings)
+        seconds = time.perf_counter() - began
     if verdict.differing:
         raise SystemExit(f"{verdict.way}: {verdict.differing} rows differ: {verdict.differences[:3]}")
+    return seconds
+
+
+def say(what: str, seconds: float, note: str = "") -> None:
+    console.print(f"{what:<24}{seconds:8.1f} s   {note}")
+
+
+def figures(rows: int) -> None:
+    with database(rows) as url:
+        memory = {rows: measure(url, rows)}
+    for size in MEMORY_SIZES:
+        if size < rows:
+            memory[size] = memory_for(size)
+    for size, most in sorted(memory.items()):
+        console.print(f"memory of the copy      {most:8.1f} MB   for {size} rows")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    figures(parser.parse_args().rows)
+    parser.add_argument("--copy", metavar="URL", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.copy:
+        copy(arguments.copy)
+    else:
+        figures(arguments.rows)
