@@ -278,7 +278,9 @@ def test_a_legacy_table_that_is_dropped_under_way_is_named(migrate: Run, half_co
     for step in ("backfill", "sync", "account"):
         assert migrate(step).complains("the legacy table public.old_jobs is missing")
 
-    assert migrate("status").code == 0
+    status = migrate("status")
+    assert status.code == 2
+    assert "not as it should be: the legacy table public.old_jobs is missing" in status.out
 
 
 def test_a_legacy_table_that_is_altered_under_way_is_named_and_altered_back_it_goes_on(

@@ -17,7 +17,7 @@ from tasktrail.migration.backfill import Backfill
 from tasktrail.migration.carrier import carry_back
 from tasktrail.migration.gate import Conditions, reasons
 from tasktrail.migration.locks import NotDrained, under_locks
-from tasktrail.migration.numbering import number_on
+from tasktrail.migration.numbering import number_apart, number_on
 from tasktrail.migration.reconcile import Reconciler
 from tasktrail.migration.release import release
 from tasktrail.migration.reverse import WriteBack, ways_back
@@ -133,6 +133,8 @@ class Cutover:
         if self.journal.require(self.session, "cut over").phase is Phase.PARALLEL:
             for way in ways:
                 way.noted.uninstall(self.session)
+                if way.route.keeps_ids:
+                    number_apart(self.session, way.route)
 
     def _finish(self) -> None:
         """Do what comes after the moment; it can be repeated."""

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Final
 
 from tasktrail.migration import account, sync
 from tasktrail.migration.drift import clean_passes
 from tasktrail.migration.inspection import dependents
+from tasktrail.migration.names import qualified
 from tasktrail.migration.quarantine import Quarantine
 from tasktrail.migration.session import Session
 from tasktrail.migration.staging import Staging
 from tasktrail.migration.state import State
 from tasktrail.migration.workspace import Workspace
+
+OWNED: Final = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass(%(table)s)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +80,8 @@ def _of_table(session: Session, staging: Staging) -> Iterator[str]:
     for dependent in dependents(session, table.source):
         yield f"{dependent} points at {table.source}; drop it first"
     for route in table.routes:
+        if not session.value(OWNED, table=qualified(route.target)):
+            yield f"this role does not own {route.target}, which triggers on it take; run as its owner"
         if route.reverse is None:
             yield f"the plan has no way back for {table.name}.{route.name}"
 

@@ -73,7 +73,8 @@ def _restart(session: Session, route: Route, first: int) -> None:
     sequence = _sequence_of(session, target, "id")
     if sequence is None:
         raise MigrationError(f"{route.target}.id has no sequence, so new rows would get no ids")
-    session.run(f"ALTER SEQUENCE {sequence} RESTART WITH {first}")
+    # Unlike ALTER SEQUENCE it needs no owner, and is not undone with the transaction.
+    session.run(f"SELECT setval({literal(sequence)}, {first}, FALSE)")
 
 
 def _sequence_of(session: Session, table: str, column: str) -> str | None:

@@ -8,7 +8,7 @@ from typing import Final
 from tasktrail.migration.names import in_schema, qualified
 from tasktrail.migration.plan import MigrationPlan
 from tasktrail.migration.session import Session
-from tasktrail.schema import v3
+from tasktrail.schema import v3, v4
 
 WRITES: Final = "SELECT, INSERT, UPDATE, DELETE"
 
@@ -41,7 +41,7 @@ def problems(session: Session, plan: MigrationPlan, schema: str | None) -> Itera
     routes = [route for table in plan.tables for route in table.routes]
     for table in plan.tables:
         yield from _legacy_problems(session, table.source)
-    own = {name: in_schema(schema, name) for name in v3.TABLES}
+    own = {name: in_schema(schema, name) for name in (*v3.TABLES, *v4.TABLES)}
     shown = {f"{schema}.{name}" if schema else name: table for name, table in own.items()}
     shown |= {route.target: qualified(route.target) for route in routes}
     for name, quoted_name in shown.items():

@@ -219,12 +219,18 @@ class Staging:
 
     def mark_taken(self, session: Session, route: Route) -> None:
         """Mark the staged rows whose unit of work is a row of the target that the migration does not own."""
-        own = self.owned(route, "t", "st._target_key")
-        session.run(
-            f"UPDATE {self.stage(route)} st SET _taken = t.id, _is_pair = {self.is_pair(route, 't', 'st')} "
-            f"FROM {qualified(route.target)} t "
-            f"WHERE {matching('t', 'st', route.key)} AND st._is_fine AND NOT ({own})"
-        )
+        stage = self.stage(route)
+        # Who owns a unit of work is asked once for all of its rows, of which there may be thousands.
+        session.run(f"""
+            UPDATE {stage} st SET _taken = u.id, _is_pair = {self.is_pair(route, "u", "st")}
+            FROM (
+                SELECT t.id, one._target_key
+                FROM (SELECT DISTINCT {listed(route.key)}, _target_key FROM {stage} WHERE _is_fine) one
+                JOIN {qualified(route.target)} t ON {matching("t", "one", route.key)}
+                WHERE NOT ({self.owned(route, "t", "one._target_key")})
+            ) u
+            WHERE st._target_key = u._target_key AND st._is_fine
+        """)
 
     def is_pair(self, route: Route, alias: str, source: str) -> str:
         """Return SQL that is true when a row of the target is the same unit of work as a legacy row.
