@@ -20,6 +20,7 @@ from tasktrail.migration.reverse import WriteBack, lost_on_the_way_back, ways_ba
 from tasktrail.migration.session import Session
 from tasktrail.migration.staging import WRITTEN_BACK
 from tasktrail.migration.state import REVERSED, Phase
+from tasktrail.migration.stragglers import apply_last_stragglers
 from tasktrail.migration.workspace import Workspace
 
 
@@ -96,26 +97,33 @@ class Rollback:
         self, reconcilers: Sequence[Reconciler], ways: Sequence[WriteBack], losses: Sequence[Difference]
     ) -> None:
         session, workspace = self.session, self.workspace
+        for reconciler in reconcilers:
+            reconciler.staging.create(session)
         for way in ways:
             way.create(session)
+        sources = [reconciler.staging.transform.source for reconciler in reconcilers]
         under_locks(
             session,
             workspace,
             "roll back",
-            [qualified(way.route.target) for way in ways],
+            [*sources, *(qualified(way.route.target) for way in ways)],
             drain=partial(carry_back, session, workspace, reconcilers, ways),
-            waiting=lambda: sync.lag(session, workspace, "new").entries,
-            work=partial(self._flip, ways, losses),
+            waiting=lambda: sync.lag(session, workspace, side=None).entries,
+            work=partial(self._flip, reconcilers, ways, losses),
         )
         for way in ways:
             way.noted.uninstall(session)
 
-    def _flip(self, ways: Sequence[WriteBack], losses: Sequence[Difference]) -> None:
+    def _flip(
+        self, reconcilers: Sequence[Reconciler], ways: Sequence[WriteBack], losses: Sequence[Difference]
+    ) -> None:
+        for reconciler in reconcilers:
+            apply_last_stragglers(self.session, self.workspace, reconciler)
         for way in ways:
             newest = sync.newest_entry(self.session, self.workspace, "new", way.name)
             if newest is not None:
                 way.within(self.session, way.waiting(self.session, newest), newest)
-        if sync.lag(self.session, self.workspace, "new").entries:
+        if sync.lag(self.session, self.workspace, side=None).entries:
             raise NotDrained
         for reason in self._being_worked_on(ways):
             raise GateClosed(self.workspace.plan.name, "roll back", [reason])

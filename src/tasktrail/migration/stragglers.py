@@ -52,13 +52,32 @@ def _apply_batch(session: Session, workspace: Workspace, reconciler: Reconciler,
 
     def finish(db: Session, count: int) -> None:
         if count:
-            _report(db, workspace, reconciler.staging)
-            release_staged(db, workspace, reconciler.staging)
-            for way in ways_back(workspace, [reconciler.staging]):
-                db.run(_write_back_again(way))
+            _follow_up(db, workspace, reconciler.staging)
 
     reconciler.run(session, fill, finish=finish)
     return taken
+
+
+def apply_last_stragglers(session: Session, workspace: Workspace, reconciler: Reconciler) -> None:
+    """Apply a batch of what old workers wrote, within a transaction that keeps them from writing more.
+
+    Args:
+        session: within a snapshot that carries changes over, the working tables made and empty.
+        workspace: the plan and the database.
+        reconciler: of one table, for the new side as the truth.
+    """
+    newest = newest_entry(session, workspace, "legacy", reconciler.staging.transform.table.name)
+    if newest is not None:
+        reconciler.within(session, lambda db: take(db, workspace, reconciler.staging, newest)[1])
+        _follow_up(session, workspace, reconciler.staging)
+
+
+def _follow_up(session: Session, workspace: Workspace, staging: Staging) -> None:
+    """Do what a change of an old worker calls for, besides applying it."""
+    _report(session, workspace, staging)
+    release_staged(session, workspace, staging)
+    for way in ways_back(workspace, [staging]):
+        session.run(_write_back_again(way))
 
 
 def _report(session: Session, workspace: Workspace, staging: Staging) -> None:
