@@ -114,12 +114,12 @@ def test_a_copy_whose_connection_is_cut_at_random_moments_ends_in_the_same_table
     dice, interruptions = Random(3), 0
     done = False
     while not done:
-        cutter = threading.Timer(dice.uniform(0.0, 0.3), lambda: cut(workspace, "tasktrail copy"))
+        cutter = threading.Timer(dice.uniform(0.0, 0.2), lambda: cut(workspace, "tasktrail copy"))
         if interruptions < CUTS:
             cutter.start()
         try:
             with workspace.session("copy") as session:
-                Backfill(workspace, chunk_size=25).run(session)
+                Backfill(workspace, chunk_size=5).run(session)
                 done = True
         except DatabaseUnavailable:
             interruptions += 1
