@@ -48,13 +48,14 @@ def program(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def run_apart(*words: str, cwd: Path, env: Mapping[str, str | None]) -> Outcome:
+def run_apart(*words: str, cwd: Path, env: Mapping[str, str | None], patience: float = 120) -> Outcome:
     """Run a program of this environment as a process of its own.
 
     Args:
         words: the command line; the program is looked for beside Python.
         cwd: where it runs.
         env: what is different in its environment; ``None`` takes a variable away.
+        patience: how long it may take, in seconds.
     """
     given = {name: value for name, value in {**os.environ, **env}.items() if value is not None}
     ended = subprocess.run(
@@ -64,6 +65,6 @@ def run_apart(*words: str, cwd: Path, env: Mapping[str, str | None]) -> Outcome:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=patience,
     )
     return Outcome(ended.returncode, ended.stdout, ended.stderr)

@@ -136,10 +136,12 @@ def worker(
 
 
 @app.command()
-def demo() -> None:
+def demo(
+    short: Annotated[bool, typer.Option("--short", help="Leave the migration of legacy tables out.")] = False,
+) -> None:
     """Run the main job end to end on real servers and show what the database says."""
     with EmbeddedStack(Settings.load()) as settings:
-        sys.exit(demonstration.run(settings, Console()))
+        sys.exit(demonstration.run(settings, Console(), is_short=short))
 
 
 def main() -> None:

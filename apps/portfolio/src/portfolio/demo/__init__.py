@@ -28,12 +28,13 @@ def application(settings: Settings) -> Application:
     return build(settings, PortfolioSettings(retry_base=RETRY_BASE), source=flaky, prices=BundledPrices())
 
 
-def run(settings: Settings, console: Console) -> int:
+def run(settings: Settings, console: Console, *, is_short: bool = False) -> int:
     """Run the demonstration.
 
     Args:
         settings: where database and broker are.
         console: where to show it.
+        is_short: leave out the parts of packages that may be missing.
 
     Returns:
         The exit code: 0 only if the database says what it should.
@@ -43,12 +44,14 @@ def run(settings: Settings, console: Console) -> int:
     """
     demo = application(settings)
     try:
-        return _run(demo, settings, console)
+        is_well = _run(demo, settings, console)
     finally:
         demo.trail.engines.dispose()
+    outcomes = [] if is_short else [part.play(settings, console) for _, part in present("demo")]
+    return 0 if all([is_well, *outcomes]) else 1
 
 
-def _run(demo: Application, settings: Settings, console: Console) -> int:
+def _run(demo: Application, settings: Settings, console: Console) -> bool:
     console.print("[bold]1.[/] applying the migrations to PostgreSQL")
     with demo.trail.engines.errors():
         upgrade(demo.trail.engines.sync)
@@ -59,6 +62,4 @@ def _run(demo: Application, settings: Settings, console: Console) -> int:
     with running(command, worker_environment(settings), log) as worker:
         stage = Stage(demo, console, worker, log)
         outcomes = [part(stage) for part in (rates.play, etfs.play, etfs.play_daily)]
-    for _, part in present("demo"):
-        outcomes.append(part.play(settings, console))
-    return 0 if all(outcomes) else 1
+    return all(outcomes)
