@@ -49,13 +49,17 @@ class Carrier:
         try:
             if truth == "legacy":
                 return apply_changes(self._session, self._workspace, self._reconcilers, stop)
-            return carry_back(self._session, self._workspace, self._reconcilers, self._ways)
+            return carry_back(self._session, self._workspace, self._reconcilers, self._ways, stop)
         except DirectionTurned:
             return 0
 
 
 def carry_back(
-    session: Session, workspace: Workspace, reconcilers: Sequence[Reconciler], ways: Sequence[WriteBack]
+    session: Session,
+    workspace: Workspace,
+    reconcilers: Sequence[Reconciler],
+    ways: Sequence[WriteBack],
+    stop: threading.Event | None = None,
 ) -> int:
     """Apply what old workers still wrote, then write back what changed on the new side.
 
@@ -64,11 +68,12 @@ def carry_back(
         workspace: the plan and the database.
         reconcilers: of all tables, for the new side as the truth.
         ways: of all routes.
+        stop: ends the first part after the transaction it is at.
 
     Returns:
         How many changes there were.
     """
-    applied = apply_stragglers(session, workspace, reconcilers)
+    applied = apply_stragglers(session, workspace, reconcilers, stop)
     return applied + sum(way.apply(session) for way in ways)
 
 

@@ -97,7 +97,7 @@ class Cutover:
 
     def _flip(self, reconcilers: Sequence[Reconciler], second_window: timedelta) -> None:
         for reconciler in reconcilers:
-            self._apply_last(reconciler)
+            sync.apply_last(self.session, self.workspace, reconciler)
             for problem in sync.problems(self.session, reconciler.staging):
                 raise MigrationError(f"could not cut over: {problem}; everything is as before")
         if sync.lag(self.session, self.workspace).entries:
@@ -114,17 +114,6 @@ class Cutover:
             sources=frozenset({Phase.PARALLEL}),
             window=second_window,
         )
-
-    def _apply_last(self, reconciler: Reconciler) -> None:
-        staging = reconciler.staging
-        newest = sync.newest_entry(self.session, self.workspace, "legacy", staging.transform.table.name)
-        if newest is None:
-            return
-
-        def fill(session: Session) -> int:
-            return sync.take(session, self.workspace, staging, newest)[1]
-
-        reconciler.within(self.session, fill)
 
     def _undo_turn(self, ways: Sequence[WriteBack]) -> None:
         """Leave no trace of a cutover that did not come about."""

@@ -13,7 +13,7 @@ from tasktrail.migration.copies import Archive, as_archived, in_words, measure, 
 from tasktrail.migration.ddl import with_short_locks
 from tasktrail.migration.definition import differences, read
 from tasktrail.migration.inspection import dependents
-from tasktrail.migration.restore import all_locked
+from tasktrail.migration.locks import all_locked
 from tasktrail.migration.reverse import ways_back
 from tasktrail.migration.session import Session
 from tasktrail.migration.staging import Staging

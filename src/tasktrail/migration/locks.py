@@ -82,7 +82,7 @@ def under_locks(
 
 def _once(session: Session, workspace: Workspace, tables: Sequence[str], work: Callable[[], None]) -> float:
     """Return how long the tables were locked, in seconds."""
-    with _nobody_carries(session, workspace):
+    with all_locked(session, workspace):
         with session.snapshot():
             # Only commands without a snapshot may come before the lock: what is seen must be what it guards.
             session.run(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT}")
@@ -95,8 +95,8 @@ def _once(session: Session, workspace: Workspace, tables: Sequence[str], work: C
 
 
 @contextmanager
-def _nobody_carries(session: Session, workspace: Workspace) -> Iterator[None]:
-    """Keep others from carrying changes over, in either direction."""
+def all_locked(session: Session, workspace: Workspace) -> Iterator[None]:
+    """Keep others from carrying changes over, in either direction, for all tables."""
     with ExitStack() as stack:
         for table in workspace.plan.tables:
             stack.enter_context(session.locked(workspace.plan.name, table.name))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
@@ -14,6 +13,7 @@ from tasktrail.migration import account, rebuild, sync
 from tasktrail.migration.copies import Archive, as_archived, explained, measure, required
 from tasktrail.migration.ddl import with_short_locks
 from tasktrail.migration.definition import Definition, differences, moved, read
+from tasktrail.migration.locks import all_locked
 from tasktrail.migration.names import quoted
 from tasktrail.migration.reverse import ways_back
 from tasktrail.migration.session import Session
@@ -160,15 +160,6 @@ def _dropped_at(session: Session, workspace: Workspace) -> datetime:
         name=workspace.plan.name,
     )
     return moment
-
-
-@contextmanager
-def all_locked(session: Session, workspace: Workspace) -> Iterator[None]:
-    """Hold what every applier of either direction holds while it writes, for all tables."""
-    with ExitStack() as stack:
-        for table in workspace.plan.tables:
-            stack.enter_context(session.locked(workspace.plan.name, table.name))
-        yield
 
 
 def _make(session: Session, archives: Sequence[Archive], definitions: Sequence[Definition]) -> None:

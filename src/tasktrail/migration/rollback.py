@@ -40,7 +40,8 @@ class Rollback:
             WrongPhase: the new tables are not the truth.
         """
         self.journal.require(self.session, "roll back", *REVERSED)
-        return self._losses(*self._carried())
+        _, ways = self._carried()
+        return self._losses(ways)
 
     def run(self, *, accept_losses: bool = False) -> bool:
         """Make the legacy tables the truth again.
@@ -61,7 +62,7 @@ class Rollback:
             if state.phase is Phase.PARALLEL:
                 return False
             reconcilers, ways = self._carried()
-            losses = self._losses(reconcilers, ways)
+            losses = self._losses(ways)
             closed = [] if accept_losses or not losses else [_said(losses)]
             closed += self._being_worked_on(ways)
             if closed:
@@ -75,7 +76,7 @@ class Rollback:
         carry_back(self.session, self.workspace, reconcilers, ways)
         return reconcilers, ways
 
-    def _losses(self, _: Sequence[Reconciler], ways: Sequence[WriteBack]) -> list[Difference]:
+    def _losses(self, ways: Sequence[WriteBack]) -> list[Difference]:
         changed = [loss for way in ways for loss in lost_on_the_way_back(self.session, way)]
         found = [entry.difference for entry in entries(self.session, self.workspace)]
         return [*(one for one in found if one.way == "unwritable"), *changed]
@@ -106,7 +107,8 @@ class Rollback:
             session,
             workspace,
             "roll back",
-            [*sources, *(qualified(way.route.target) for way in ways)],
+            # Old workers are the ones that must not wait, so their tables are locked last.
+            [*(qualified(way.route.target) for way in ways), *sources],
             drain=partial(carry_back, session, workspace, reconcilers, ways),
             waiting=lambda: sync.lag(session, workspace, side=None).entries,
             work=partial(self._flip, reconcilers, ways, losses),

@@ -7,6 +7,7 @@ from it again.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from functools import partial
 
@@ -19,60 +20,43 @@ from tasktrail.migration.release import release_staged
 from tasktrail.migration.reverse import WriteBack, ways_back
 from tasktrail.migration.session import Session
 from tasktrail.migration.staging import Staging
-from tasktrail.migration.sync import newest_entry, take
+from tasktrail.migration.sync import apply_changes, apply_last
 from tasktrail.migration.workspace import Workspace
 
 
-def apply_stragglers(session: Session, workspace: Workspace, reconcilers: Sequence[Reconciler]) -> int:
+def apply_stragglers(
+    session: Session,
+    workspace: Workspace,
+    reconcilers: Sequence[Reconciler],
+    stop: threading.Event | None = None,
+) -> int:
     """Apply what old workers wrote since, until the queue is empty or only holds what came meanwhile.
 
     Args:
         session: outside any transaction.
         workspace: the plan and the database.
         reconcilers: of all tables, for the new side as the truth.
+        stop: ends it after the transaction it is at.
 
     Returns:
         How many entries were applied.
     """
-    applied = 0
-    for reconciler in reconcilers:
-        newest = newest_entry(session, workspace, "legacy", reconciler.staging.transform.table.name)
-        while newest is not None and (taken := _apply_batch(session, workspace, reconciler, newest)):
-            applied += taken
-    return applied
-
-
-def _apply_batch(session: Session, workspace: Workspace, reconciler: Reconciler, newest: int) -> int:
-    taken = 0
-
-    def fill(db: Session) -> int:
-        nonlocal taken
-        taken, keys = take(db, workspace, reconciler.staging, newest)
-        return keys
-
-    def finish(db: Session, count: int) -> None:
-        if count:
-            _follow_up(db, workspace, reconciler.staging)
-
-    reconciler.run(session, fill, finish=finish)
-    return taken
+    return apply_changes(session, workspace, reconcilers, stop, follow_up=partial(_follow_up, workspace))
 
 
 def apply_last_stragglers(session: Session, workspace: Workspace, reconciler: Reconciler) -> None:
-    """Apply a batch of what old workers wrote, within a transaction that keeps them from writing more.
+    """Apply the last of what old workers wrote, within a transaction that keeps them from writing more.
 
     Args:
         session: within a snapshot that carries changes over, the working tables made and empty.
         workspace: the plan and the database.
         reconciler: of one table, for the new side as the truth.
     """
-    newest = newest_entry(session, workspace, "legacy", reconciler.staging.transform.table.name)
-    if newest is not None:
-        reconciler.within(session, lambda db: take(db, workspace, reconciler.staging, newest)[1])
-        _follow_up(session, workspace, reconciler.staging)
+    if apply_last(session, workspace, reconciler):
+        _follow_up(workspace, session, reconciler.staging)
 
 
-def _follow_up(session: Session, workspace: Workspace, staging: Staging) -> None:
+def _follow_up(workspace: Workspace, session: Session, staging: Staging) -> None:
     """Do what a change of an old worker calls for, besides applying it."""
     _report(session, workspace, staging)
     release_staged(session, workspace, staging)

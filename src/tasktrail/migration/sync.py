@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from tasktrail.migration.ddl import with_short_locks
 from tasktrail.migration.expressions import literal
@@ -23,6 +24,10 @@ from tasktrail.migration.workspace import Workspace
 
 BATCH: Final = 5_000
 """How many entries of the queue one transaction takes; many changes of one unit of work cost little more."""
+
+
+FollowUp: TypeAlias = Callable[[Session, Staging], None]
+"""What is to be done with the rows of a reconciliation, within its transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +139,11 @@ def newest_entry(session: Session, workspace: Workspace, side: Side, name: str) 
 def apply_changes(
     session: Session,
     workspace: Workspace,
-    reconcilers: list[Reconciler],
+    reconcilers: Sequence[Reconciler],
     stop: threading.Event | None = None,
     *,
     batches: float = math.inf,
+    follow_up: FollowUp | None = None,
 ) -> int:
     """Apply what is in the queue, until it is empty or only holds what came meanwhile.
 
@@ -147,6 +153,7 @@ def apply_changes(
         reconcilers: of the tables whose changes are applied.
         stop: ends it after the transaction it is at.
         batches: how many transactions there may be for each table.
+        follow_up: what is to be done within each transaction besides.
 
     Returns:
         How many entries were applied.
@@ -158,14 +165,35 @@ def apply_changes(
             continue
         left = batches
         while left > 0 and not (stop and stop.is_set()):
-            taken = _apply_batch(session, workspace, reconciler, newest)
+            taken = _apply_batch(session, workspace, reconciler, newest, follow_up)
             if not taken:
                 break
             applied, left = applied + taken, left - 1
     return applied
 
 
-def _apply_batch(session: Session, workspace: Workspace, reconciler: Reconciler, newest: int) -> int:
+def apply_last(session: Session, workspace: Workspace, reconciler: Reconciler) -> bool:
+    """Apply a batch of the queue within a transaction that keeps all who would add to it from writing.
+
+    Args:
+        session: within a snapshot that carries changes over, the working tables made and empty.
+        workspace: the plan and the database.
+        reconciler: of one table.
+
+    Returns:
+        Whether there was anything to apply.
+    """
+    staging = reconciler.staging
+    newest = newest_entry(session, workspace, "legacy", staging.transform.table.name)
+    if newest is None:
+        return False
+    reconciler.within(session, lambda db: take(db, workspace, staging, newest)[1])
+    return True
+
+
+def _apply_batch(
+    session: Session, workspace: Workspace, reconciler: Reconciler, newest: int, follow_up: FollowUp | None
+) -> int:
     taken = 0
 
     def fill(db: Session) -> int:
@@ -173,7 +201,11 @@ def _apply_batch(session: Session, workspace: Workspace, reconciler: Reconciler,
         taken, keys = take(db, workspace, reconciler.staging, newest)
         return keys
 
-    reconciler.run(session, fill)
+    def finish(db: Session, keys: int) -> None:
+        if keys and follow_up is not None:
+            follow_up(db, reconciler.staging)
+
+    reconciler.run(session, fill, finish=finish)
     return taken
 
 
