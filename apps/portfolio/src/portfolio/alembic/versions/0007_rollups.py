@@ -1,0 +1,37 @@
+"""Rollups, and an index by the time at which rows ended on each tracking table.
+
+Revision ID: 0007
+Revises: 0006
+"""
+
+from __future__ import annotations
+
+from alembic import op
+
+from tasktrail.schema import v5
+
+revision = "0007"
+down_revision = "0006"
+branch_labels = None
+depends_on = None
+
+SCHEMA = "tracking"
+DOMAINS = {
+    "exchange_rate": "exchange_rate_update_tracking",
+    "etf_update": "etf_updates",
+    "daily_update": "daily_update_tracking",
+    "etf_creation": "etf_creation_tracking",
+}
+
+
+def upgrade() -> None:
+    v5.upgrade(op, schema=SCHEMA)
+    with op.get_context().autocommit_block():
+        for domain, table in DOMAINS.items():
+            v5.create_index_of_ended(op, table, domain=domain, schema=SCHEMA)
+
+
+def downgrade() -> None:
+    for domain, table in DOMAINS.items():
+        op.drop_index(f"idx_{domain}_ended", table, schema=SCHEMA)
+    v5.downgrade(op, schema=SCHEMA)
