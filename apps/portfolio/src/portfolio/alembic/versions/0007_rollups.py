@@ -1,5 +1,8 @@
 """Rollups, and an index by the time at which rows ended on each tracking table.
 
+All revisions are applied in one transaction, or none, so the indexes cannot be built concurrently. On a large
+table build them by hand before, with CREATE INDEX CONCURRENTLY; they are left as they are then.
+
 Revision ID: 0007
 Revises: 0006
 """
@@ -26,9 +29,9 @@ DOMAINS = {
 
 def upgrade() -> None:
     v5.upgrade(op, schema=SCHEMA)
-    with op.get_context().autocommit_block():
-        for domain, table in DOMAINS.items():
-            v5.create_index_of_ended(op, table, domain=domain, schema=SCHEMA)
+    op.execute("SET LOCAL lock_timeout = '5s'")
+    for domain, table in DOMAINS.items():
+        v5.create_index_of_ended(op, table, domain=domain, schema=SCHEMA, concurrently=False)
 
 
 def downgrade() -> None:
