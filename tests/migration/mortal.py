@@ -125,7 +125,7 @@ def _do(errand: Errand, death: Death | None, pipe: Pipe) -> None:
         if errand.step == "sync":
             runner.sync()
         else:
-            runner.backfill(Backfill(workspace, chunk_size=errand.chunk_size))
+            runner.backfill(Backfill(workspace, chunk_size=errand.chunk_size, connections=1))
             apply_changes(session, workspace, workspace.reconcilers(session))
     pipe.send(commits[0])
 

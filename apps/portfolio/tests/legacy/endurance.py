@@ -35,10 +35,11 @@ from portfolio.models import TRACKING_SCHEMA
 from tasktrail.embedded import EmbeddedPostgres
 from tasktrail.engines import Engines
 from tasktrail.migration import account, sync
-from tasktrail.migration.backfill import Backfill, Throttle
+from tasktrail.migration.backfill import Backfill
 from tasktrail.migration.follower import keep_following
 from tasktrail.migration.runner import Runner
 from tasktrail.migration.sync import Lag
+from tasktrail.migration.throttle import Throttle
 from tasktrail.migration.workspace import Workspace
 from tasktrail.settings import sqlalchemy_url
 from tests.waiting import until
@@ -104,7 +105,10 @@ class Report:
 
 
 class Observer:
-    """Takes the account all along, each time in one statement, and remembers what was wrong."""
+    """Takes the account all along, each time in one statement, and remembers what was wrong.
+
+    It looks with one process of the server, since it measures besides how the old workers fare.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
         self.looks = 0
@@ -116,6 +120,7 @@ class Observer:
         """Look again and again; at the first imbalance it ends."""
         with self._workspace.session("observer") as session:
             stagings = self._workspace.stagings(session)
+            session.run("SET max_parallel_workers_per_gather = 0")
             while not stop.is_set() and not self.violations:
                 began = time.monotonic()
                 seen = account.take(session, self._workspace, stagings)

@@ -29,7 +29,7 @@ from tasktrail import Settings
 from tasktrail.migration import archive, carrier, drop, parallel
 from tasktrail.migration.account import Account
 from tasktrail.migration.backfill import Backfill
-from tasktrail.migration.backfill import Progress as Copied
+from tasktrail.migration.copier import Progress as Copied
 from tasktrail.migration.cutover import Cutover
 from tasktrail.migration.gate import Conditions
 from tasktrail.migration.plan import DISPOSITIONS
