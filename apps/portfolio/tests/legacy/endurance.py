@@ -53,6 +53,9 @@ MOST_SLOWDOWN: Final = 1.5
 LONGEST_WRITE: Final = 0.5
 """How long no write of an old worker may take during the migration, in seconds."""
 
+RESTS: Final = 4
+"""How many times longer the observer rests than it looks: two cores have the old workers and the copy too."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -107,7 +110,8 @@ class Report:
 class Observer:
     """Takes the account all along, each time in one statement, and remembers what was wrong.
 
-    It looks with one process of the server, since it measures besides how the old workers fare.
+    It looks with one process of the server and rests in between, since the run measures besides how the old
+    workers fare.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -124,10 +128,12 @@ class Observer:
             while not stop.is_set() and not self.violations:
                 began = time.monotonic()
                 seen = account.take(session, self._workspace, stagings)
-                self.longest = max(self.longest, time.monotonic() - began)
+                took = time.monotonic() - began
+                self.longest = max(self.longest, took)
                 self.looks += 1
                 if not seen.is_balanced:
                     self.violations.extend(seen.equation(name) for name in seen.tables)
+                stop.wait(RESTS * took)
 
     def check(self) -> None:
         """Raise an AssertionError when a look found an imbalance."""
