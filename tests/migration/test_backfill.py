@@ -124,7 +124,7 @@ def test_of_many_rows_for_one_unit_of_work_the_newest_fifty_are_in_the_log(
 
 @pytest.mark.parametrize(
     ("size", "worked", "following"),
-    [(800, 2.0, 400), (150, 2.0, 100), (80, 2.0, 80), (800, 0.5, 800), (400, 0.1, 800), (900, 0.1, 1000)],
+    [(800, 8.0, 400), (150, 8.0, 100), (80, 8.0, 80), (800, 2.0, 800), (400, 0.4, 800), (900, 0.4, 1000)],
 )
 def test_a_slow_chunk_is_followed_by_a_smaller_one_and_a_fast_one_by_a_larger_one(
     size: int, worked: float, following: int
@@ -132,8 +132,8 @@ def test_a_slow_chunk_is_followed_by_a_smaller_one_and_a_fast_one_by_a_larger_on
     assert next_size(size, worked, most=1000) == following
 
 
-def test_a_slow_chunk_that_mostly_took_earlier_rows_of_its_units_is_not_followed_by_a_smaller_one() -> None:
-    assert next_size(800, 2.0, most=1000, revisited=801) == 800
+def test_a_slow_chunk_that_mostly_took_earlier_rows_of_its_units_is_followed_by_a_larger_one() -> None:
+    assert next_size(400, 8.0, most=1000, revisited=401) == 800
 
 
 def test_mirrored_rows_are_held_and_not_leased(syncing: Workspace, db: Session) -> None:

@@ -17,7 +17,7 @@ from tasktrail.migration.sync import apply_changes
 from tasktrail.migration.throttle import Throttle
 from tasktrail.migration.workspace import Workspace
 
-LONGEST_CHUNK: Final = 1.0
+LONGEST_CHUNK: Final = 4.0
 """A chunk that took longer is followed by a smaller one, one that took a fourth by a larger one (seconds)."""
 
 SMALLEST_CHUNK: Final = 100
@@ -205,8 +205,8 @@ class Copier:
 def next_size(size: int, worked: float, most: int, *, revisited: int = 0) -> int:
     """Return how large the next chunk is.
 
-    Where most of the work was on earlier rows of the same units, a smaller chunk would not take less time,
-    and all of those rows would come again with the next one.
+    Where most of the work was on earlier rows of the same units, all of those rows come again with the next
+    chunk, whatever its size; so the fewer chunks there are, the better.
 
     Args:
         size: of the last one, in rows.
@@ -214,8 +214,8 @@ def next_size(size: int, worked: float, most: int, *, revisited: int = 0) -> int
         most: what the plan says.
         revisited: how many earlier rows it took besides, since they share a unit of work with its own.
     """
+    if revisited > size:
+        return min(2 * size, most)
     if worked > LONGEST_CHUNK:
-        if revisited > size:
-            return size
         return max(size // 2, min(SMALLEST_CHUNK, size))
     return min(2 * size, most) if worked < LONGEST_CHUNK / 4 else size
