@@ -8,6 +8,7 @@
     ├── Unavailable                  a server cannot be reached
     │   ├── DatabaseUnavailable
     │   └── BrokerUnavailable
+    ├── ReadTimeout                  a read took longer than it may
     ├── SchemaOutdated               the database lacks tables or columns this version needs
     ├── EmbeddedError                an embedded server cannot be started or stopped
     ├── InvalidField                 one field of the input is not acceptable
@@ -85,6 +86,16 @@ class DatabaseUnavailable(Unavailable):
 
 class BrokerUnavailable(Unavailable):
     """The broker cannot be reached: is it running, and is TASKTRAIL_BROKER_URL right?"""
+
+
+class ReadTimeout(TasktrailError):
+    """A read took longer than it may."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(
+            f"a read took longer than {seconds:g} s and was given up; narrow the filter or the period"
+        )
 
 
 class SchemaOutdated(TasktrailError):

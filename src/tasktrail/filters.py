@@ -11,7 +11,7 @@ from sqlalchemy import Column, ColumnElement, Table
 
 from tasktrail.errors import InvalidField
 from tasktrail.fields import check_value, domain_columns
-from tasktrail.guards import table_of
+from tasktrail.guards import in_state, table_of
 from tasktrail.models import BaseTaskTracking
 from tasktrail.states import Status
 
@@ -52,7 +52,7 @@ class Filter:
         table = table_of(model)
         found: list[ColumnElement[bool]] = []
         if self.states:
-            found.append(table.c.status.in_(sorted(_status(state) for state in self.states)))
+            found.append(in_state(table, *{_status(state) for state in self.states}))
         if self.ids:
             for row_id in self.ids:
                 check_value("ids", table.c.id, row_id)

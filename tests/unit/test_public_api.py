@@ -40,6 +40,7 @@ PUBLIC = [
     "PlanRefused",
     "Prerequisite",
     "Progress",
+    "ReadTimeout",
     "RetryIn",
     "RetryPolicy",
     "Run",

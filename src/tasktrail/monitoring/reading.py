@@ -1,0 +1,72 @@
+"""Transactions for reading: one snapshot, no writes, and no statement that runs for long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from psycopg.errors import QueryCanceled
+from sqlalchemy import Engine, Select, func, literal_column, select, text
+from sqlalchemy.exc import DBAPIError
+
+from tasktrail.errors import ReadTimeout
+from tasktrail.monitoring.windows import Source
+
+TIMEOUT: Final = 5.0
+"""Longest time a statement of the read model may take, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class CappedCount:
+    """A number of rows that was counted up to a limit.
+
+    Attributes:
+        count: how many were counted.
+        is_more: whether there are more than that.
+    """
+
+    count: int
+    is_more: bool = False
+
+    def __str__(self) -> str:
+        return f"more than {self.count:,}" if self.is_more else f"{self.count:,}"
+
+
+@contextmanager
+def bounded(db: Source, timeout: float = TIMEOUT) -> Iterator[None]:
+    """Make a transaction that has not begun yet one for reading: one snapshot for all of its statements.
+
+    Args:
+        db: a session or connection before its first statement; also inside ``run_sync``.
+        timeout: longest time of a statement, in seconds.
+
+    Raises:
+        ReadTimeout: a statement took longer.
+    """
+    db.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+    db.execute(
+        text("SELECT set_config('statement_timeout', :milliseconds, true)"),
+        {"milliseconds": str(max(1, round(timeout * 1000)))},
+    )
+    try:
+        yield
+    except DBAPIError as error:
+        if isinstance(error.orig, QueryCanceled):
+            raise ReadTimeout(timeout) from error
+        raise
+
+
+@contextmanager
+def reading(engine: Engine, timeout: float = TIMEOUT) -> Iterator[Source]:
+    """Lend a connection in such a transaction; see ``bounded``."""
+    with engine.connect() as db, bounded(db, timeout):
+        yield db
+
+
+def count_at_most(db: Source, query: Select[tuple[int]], most: int) -> CappedCount:
+    """Count the rows of a query, no further than to a limit."""
+    inner = query.limit(most + 1).subquery()
+    found: int = db.execute(select(func.count(literal_column("1"))).select_from(inner)).scalar_one()
+    return CappedCount(min(found, most), is_more=found > most)
