@@ -38,7 +38,10 @@ from tests.support import SCHEMA
 PATIENCE: Final = 60.0
 """How long a process may take to begin, or to end by itself, in seconds."""
 
-LEAVES_NOTHING: Final = ("SELECT", "CREATE TEMP")
+PRELOADED: Final = ["pytest", "tests.migration.mortal", "tests.migration.legacy", "portfolio.legacy.plan"]
+"""The plans of all who come: the server is started once, and what it lacks each process imports again."""
+
+LEAVES_NOTHING: Final = ("SELECT", "SHOW", "CREATE TEMP")
 """How statements begin that leave nothing behind when they are committed."""
 
 Moment = Literal["before", "after"]
@@ -117,7 +120,7 @@ def killed_at_random(errand: Errand, dice: Random, longest: float) -> bool:
 def _start(errand: Errand, death: Death | None) -> tuple[Any, Pipe]:
     """Start a process, and return it once it has begun."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "tests.migration.mortal", errand.plan.partition(":")[0]])
+    context.set_forkserver_preload(PRELOADED)
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_do, args=(errand, death, theirs), daemon=True)
     process.start()
@@ -178,7 +181,9 @@ def _count_commits(death: Death | None) -> list[int]:
     def transaction(
         self: psycopg.Connection[Any], savepoint_name: str | None = None, force_rollback: bool = False
     ) -> Iterator[psycopg.Transaction]:
-        leaves_something = not force_rollback and not self.read_only
+        # One within another is a savepoint, and commits nothing.
+        is_outermost = self.info.transaction_status is TransactionStatus.IDLE
+        leaves_something = is_outermost and not force_rollback and not self.read_only
         with real_transaction(self, savepoint_name, force_rollback) as inner:
             yield inner
             if leaves_something:
