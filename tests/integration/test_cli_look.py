@@ -53,7 +53,7 @@ def test_status_counts_the_rows_of_each_state(engine: Engine) -> None:
 
     assert [domain[status.value.lower()] for status in Status] == [2, 1, 1, 1, 1]
     assert domain["oldest_pending"]["id"] < job
-    assert domain["stuck"] == {"count": "0", "ids": []}
+    assert domain["stuck"] == {"count": 0, "is_more": False, "ids": []}
 
 
 def test_status_prints_a_table_without_colour_and_without_cutting_it_when_piped(engine: Engine) -> None:
@@ -72,7 +72,7 @@ def test_list_gives_the_newest_rows_first_and_the_token_of_the_next_page(engine:
     rest = told("list", "job", "--status", "FAILED", "--limit", "2", "--page", first["next"])
 
     assert [row["id"] for row in first["rows"]] == [jobs[2], jobs[1]]
-    assert ([row["id"] for row in rest["rows"]], rest["next"], rest["count"]) == ([jobs[0]], None, "3")
+    assert ([row["id"] for row in rest["rows"]], rest["next"], rest["count"]) == ([jobs[0]], None, 3)
 
 
 @pytest.mark.parametrize(

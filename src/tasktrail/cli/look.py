@@ -54,7 +54,7 @@ def status(context: typer.Context, domains: Names = None, as_json: AsJson = Fals
         settings = look.trail.settings
         found = []
         for domain in look.domains(domains):
-            counts = queries.counts(look.db, domain, schema=look.trail.schema)
+            counts = queries.counts(look.db, domain)
             oldest = queries.oldest_pending(look.db, domain)
             late = {
                 "stuck": queries.stuck(look.db, domain, lease=settings.lease),
@@ -63,12 +63,14 @@ def status(context: typer.Context, domains: Names = None, as_json: AsJson = Fals
             found.append((counts, oldest, late))
     if as_json:
         _print_json(
-            {**asdict(counts), "oldest_pending": oldest and asdict(oldest)}
-            | {
-                name: {"count": str(rows.count), "ids": [row.id for row in rows.rows]}
-                for name, rows in late.items()
-            }
-            for counts, oldest, late in found
+            [
+                {**asdict(counts), "oldest_pending": oldest and asdict(oldest)}
+                | {
+                    name: {**asdict(rows.count), "ids": [row.id for row in rows.rows]}
+                    for name, rows in late.items()
+                }
+                for counts, oldest, late in found
+            ]
         )
         return
     table = _table(
@@ -120,11 +122,10 @@ def list_(
             created_from=since and since.replace(tzinfo=UTC),
             created_before=before and before.replace(tzinfo=UTC),
         )
-        where = queries.in_group(of, group) if group is not None else ()
-        found = queries.page(look.db, of, chosen, after=page, limit=limit, where=where)
+        found = queries.page(look.db, of, chosen, after=page, limit=limit, group=group)
     if as_json:
         rows = [asdict(row) for row in found.rows]
-        _print_json({"rows": rows, "next": found.next, "count": str(found.count)})
+        _print_json({"rows": rows, "next": found.next, **asdict(found.count)})
         return
     table = _table("id", "status", "created", "ended", "attempts", "worker", "fields", "error")
     for row in found.rows:
@@ -174,10 +175,7 @@ def failures(
     """Group the failed jobs by what went wrong, the largest group first."""
     with _looking(context) as look:
         window = Window.of(period, look.now)
-        found = [
-            queries.failures(look.db, domain, window, schema=look.trail.schema)
-            for domain in look.domains(domains)
-        ]
+        found = [queries.failures(look.db, domain, window) for domain in look.domains(domains)]
     if as_json:
         _print_json([asdict(groups) for groups in found])
         return
@@ -209,10 +207,7 @@ def stats(
     """Say how much was done, how much of it succeeded, how long it took and waited, and what was retried."""
     with _looking(context) as look:
         window = Window.of(period, look.now)
-        found = [
-            queries.history(look.db, domain, window, schema=look.trail.schema)
-            for domain in look.domains(domains)
-        ]
+        found = [queries.history(look.db, domain, window) for domain in look.domains(domains)]
     if as_json:
         _print_json([_figures(one) for one in found])
         return
@@ -343,8 +338,6 @@ def _print(table: Table) -> None:
 
 
 def _print_json(value: Any) -> None:
-    if isinstance(value, Iterator):
-        value = list(value)
     typer.echo(json.dumps(value, default=_plain))
 
 

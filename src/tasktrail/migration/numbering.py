@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from tasktrail.errors import MigrationError
-from tasktrail.migration.expressions import literal
 from tasktrail.migration.names import qualified, quoted
 from tasktrail.migration.plan import Route, TableMigration
 from tasktrail.migration.session import Session
@@ -17,30 +16,18 @@ ROOM: Final = 1_000_000
 """How many ids are left to old workers that still add rows after the cutover."""
 
 
-def start_apart(session: Session, route: Route) -> None:
-    """Let the new side begin to number its rows where no legacy id will ever be.
-
-    Args:
-        session: a connection; this needs no owner, is not undone with its transaction, and is harmless.
-        route: one that keeps ids.
-
-    Raises:
-        MigrationError: the target has no sequence for its ids.
-    """
-    session.run(f"SELECT setval({literal(_sequence_of(session, route))}, {_apart(session, route)}, FALSE)")
-
-
 def number_apart(session: Session, route: Route) -> None:
     """Let the new side number its rows where no legacy id will ever be, from the commit on.
 
     Args:
-        session: within the transaction that makes the legacy side the truth, nobody writing to the target.
+        session: within the transaction in which the legacy side is, or becomes, the truth.
         route: one that keeps ids.
 
     Raises:
         MigrationError: the target has no sequence for its ids.
     """
-    _restart(session, _sequence_of(session, route), _apart(session, route))
+    last = session.value(f"SELECT coalesce(max(id), 0) FROM {qualified(route.target)}")
+    _restart(session, _sequence_of(session, route), max(last + 1, FIRST_NEW_ID))
 
 
 def number_on(session: Session, table: TableMigration, route: Route) -> None:
@@ -79,11 +66,6 @@ def number_legacy_on(session: Session, table: TableMigration) -> None:
     )
     if newest is not None and newest > session.value(f"SELECT last_value FROM {sequence}"):
         _restart(session, sequence, newest + 1)
-
-
-def _apart(session: Session, route: Route) -> int:
-    last: int = session.value(f"SELECT coalesce(max(id), 0) FROM {qualified(route.target)}")
-    return max(last + 1, FIRST_NEW_ID)
 
 
 def _restart(session: Session, sequence: str, first: int) -> None:

@@ -15,7 +15,7 @@ from tasktrail.migration.copies import as_archived
 from tasktrail.migration.ddl import ensure_unique_index
 from tasktrail.migration.dry_run import Prediction, differences, predict
 from tasktrail.migration.names import qualified
-from tasktrail.migration.numbering import start_apart
+from tasktrail.migration.numbering import number_apart
 from tasktrail.migration.reverse import ways_back
 from tasktrail.migration.session import Session
 from tasktrail.migration.staging import Staging
@@ -87,7 +87,7 @@ class Runner:
             for staging in stagings:
                 for route in staging.transform.table.routes:
                     if route.keeps_ids:
-                        start_apart(self.session, route)
+                        number_apart(self.session, route)
             self.journal.move(self.session, Phase.EXPANDED, step="expand")
         return True
 
