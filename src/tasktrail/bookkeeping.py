@@ -44,36 +44,34 @@ LONGEST_SLICE: Final = 30 * 86_400
 hour_of = partial(floor, seconds=HOUR)
 
 
-def roll_up(engine: Engine, domain: Domain, *, schema: str | None) -> None:
+def roll_up(engine: Engine, domain: Domain) -> None:
     """Bring the rollups of a domain up to date, and look at one more slice of the past.
 
     Args:
         engine: the database.
         domain: the domain.
-        schema: where the library's own tables are.
     """
     deadline = time.monotonic() + BUDGET
     with engine.begin() as db:
-        _begin(db, domain, schema)
+        _begin(db, domain)
     while True:
         with engine.begin() as db:
-            is_behind = _advance(db, domain, schema)
+            is_behind = _advance(db, domain)
         with engine.begin() as db:
-            is_first_pass = _look_back(db, domain, schema)
+            is_first_pass = _look_back(db, domain)
         if not (is_behind or is_first_pass) or time.monotonic() >= deadline:
             return
 
 
-def note_pruned(db: Connection, schema: str | None, domain: Domain, seconds: float) -> None:
+def note_pruned(db: Connection, domain: Domain, seconds: float) -> None:
     """Note that rows were deleted for their age, so that figures of their time are not made again.
 
     Args:
         db: the transaction that deleted them.
-        schema: where the library's own tables are.
         domain: the domain.
         seconds: the age.
     """
-    state = library(schema).rollup_state
+    state = library(domain.schema).rollup_state
     edge = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, seconds)
     db.execute(
         update(state)
@@ -82,38 +80,38 @@ def note_pruned(db: Connection, schema: str | None, domain: Domain, seconds: flo
     )
 
 
-def _begin(db: Connection, domain: Domain, schema: str | None) -> None:
-    state = library(schema).rollup_state
+def _begin(db: Connection, domain: Domain) -> None:
+    state = library(domain.schema).rollup_state
     now: datetime = db.execute(select(func.now())).scalar_one()
     start = hour_of(now - LAG)
     statement = insert(state).values(domain=domain.name, rolled_to=start, built_from=start)
     db.execute(statement.on_conflict_do_nothing())
 
 
-def _locked(db: Connection, domain: Domain, schema: str | None) -> Row[Any]:
+def _locked(db: Connection, domain: Domain) -> Row[Any]:
     """Read how far the rollups are; whoever prunes or rolls up besides waits for this transaction."""
-    state = library(schema).rollup_state
+    state = library(domain.schema).rollup_state
     query = select(state, func.now().label("now")).where(state.c.domain == domain.name)
     return db.execute(query.with_for_update()).one()
 
 
-def _advance(db: Connection, domain: Domain, schema: str | None) -> bool:
+def _advance(db: Connection, domain: Domain) -> bool:
     """Roll up the newest minutes, those before them once more; say whether there are more to come."""
-    state = _locked(db, domain, schema)
+    state = _locked(db, domain)
     target: datetime = floor(state.now - LAG, MINUTE)
     until: datetime = min(target, state.rolled_to + LONGEST_STEP)
     since = max(min(state.rolled_to, until) - OVERLAP, state.built_from, _edge(state))
     if since < until:
-        _replace(db, domain, schema, MINUTE, since, until)
+        _replace(db, domain, MINUTE, since, until)
         if hour_of(since) < hour_of(until):
-            _replace(db, domain, schema, HOUR, hour_of(since), hour_of(until))
-    _note(db, domain, schema, rolled_to=max(until, state.built_from), rolled_at=func.now())
+            _replace(db, domain, HOUR, hour_of(since), hour_of(until))
+    _note(db, domain, rolled_to=max(until, state.built_from), rolled_at=func.now())
     return until < target
 
 
-def _look_back(db: Connection, domain: Domain, schema: str | None) -> bool:
+def _look_back(db: Connection, domain: Domain) -> bool:
     """Make one slice of the past again; say whether the past was not reached yet for the first time."""
-    state = _locked(db, domain, schema)
+    state = _locked(db, domain)
     table = table_of(domain.model)
     oldest: datetime | None = db.execute(
         select(
@@ -132,15 +130,15 @@ def _look_back(db: Connection, domain: Domain, schema: str | None) -> bool:
     if low >= high:
         return False
     began = time.monotonic()
-    _replace(db, domain, schema, MINUTE, low, high)
-    _replace(db, domain, schema, HOUR, low, hour_of(high))
+    _replace(db, domain, MINUTE, low, high)
+    _replace(db, domain, HOUR, low, hour_of(high))
     took, size = time.monotonic() - began, state.slice_seconds
     if took < BRISK:
         size = min(2 * size, LONGEST_SLICE)
     elif took > SLOW:
         size = max(size // 2 // HOUR * HOUR, HOUR)
     reached: datetime = min(state.built_from, low)
-    _note(db, domain, schema, audited_to=low, built_from=reached, slice_seconds=size)
+    _note(db, domain, audited_to=low, built_from=reached, slice_seconds=size)
     return reached > bottom
 
 
@@ -151,16 +149,14 @@ def _edge(state: Row[Any]) -> datetime:
     return hour_of(state.kept_from) + timedelta(hours=1)
 
 
-def _note(db: Connection, domain: Domain, schema: str | None, **values: Any) -> None:
-    state = library(schema).rollup_state
+def _note(db: Connection, domain: Domain, **values: Any) -> None:
+    state = library(domain.schema).rollup_state
     db.execute(update(state).where(state.c.domain == domain.name).values(**values))
 
 
-def _replace(
-    db: Connection, domain: Domain, schema: str | None, width: int, since: datetime, until: datetime
-) -> None:
+def _replace(db: Connection, domain: Domain, width: int, since: datetime, until: datetime) -> None:
     parameters = {"domain": domain.name, "width": width, "since": since, "until": until}
-    db.execute(replace_if_different(domain.model, schema), parameters)
+    db.execute(replace_if_different(domain.model, domain.schema), parameters)
 
 
 @built_once

@@ -151,7 +151,7 @@ class Maintenance:
     def roll_up(self) -> None:
         """Bring the figures of all domains up to date; the leader does so on a thread of its own."""
         for domain in self._registry:
-            bookkeeping.roll_up(self._engines.sync, domain, schema=self._schema)
+            bookkeeping.roll_up(self._engines.sync, domain)
 
     def _lead(self, db: Connection, leading: ExitStack) -> bool:
         # Applications that share a database but no table must not keep each other from leading.
@@ -278,7 +278,7 @@ class Maintenance:
                 ids = db.execute(prune, {"batch": BATCH, "retention": seconds}).scalars().all()
                 if ids:
                     db.execute(forget, {"ids": list(ids)})
-                    bookkeeping.note_pruned(db, self._schema, domain, seconds)
+                    bookkeeping.note_pruned(db, domain, seconds)
             pruned += len(ids)
             if len(ids) < BATCH:
                 break

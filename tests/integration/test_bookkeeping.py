@@ -9,7 +9,6 @@ from sqlalchemy import Engine, text
 
 from tasktrail import RetryPolicy, bookkeeping
 from tasktrail.monitoring import queries
-from tests.support import SCHEMA
 from tests.upkeep import Upkeep, all_domains
 
 JOBS = all_domains(RetryPolicy())[0]
@@ -33,7 +32,7 @@ def upkeep(database_url: str, engine: Engine) -> Iterator[Upkeep]:
 
 def roll_up(engine: Engine, rounds: int = 1) -> None:
     for _ in range(rounds):
-        bookkeeping.roll_up(engine, JOBS, schema=SCHEMA)
+        bookkeeping.roll_up(engine, JOBS)
 
 
 def stored(engine: Engine) -> list[tuple[object, ...]]:
@@ -52,7 +51,7 @@ def rebuilt(engine: Engine) -> list[tuple[object, ...]]:
 def histories(engine: Engine) -> list[queries.History]:
     with queries.reading(engine) as db:
         windows = [queries.Window.of(period, queries.server_time(db)) for period in queries.Period]
-        return [queries.history(db, JOBS, window, schema=SCHEMA) for window in windows]
+        return [queries.history(db, JOBS, window) for window in windows]
 
 
 def change(engine: Engine, statement: str) -> None:

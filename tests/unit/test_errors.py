@@ -134,6 +134,10 @@ EXAMPLES: list[tuple[TasktrailError, str]] = [
         FencedOut("order", 7, "complete", "PENDING"),
         "order 7: stale complete rejected: this attempt no longer owns the row, which is PENDING now",
     ),
+    (
+        ReadTimeout(5.0),
+        "a read took longer than 5 s and was given up; narrow the filter or the period",
+    ),
     (AttemptLost(), "The attempt ended without a word from its body."),
     (WorkerLost(), "The worker process ended while it worked on the row."),
     (LeaseExpired("silent for 61 s"), "silent for 61 s"),

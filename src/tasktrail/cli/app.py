@@ -19,6 +19,7 @@ from tasktrail.cli import (
 )
 from tasktrail.cli.application import VARIABLE, load_trail
 from tasktrail.cli.doctor import doctor
+from tasktrail.cli.look import failures, list_, show, stats, status
 from tasktrail.cli.maintain import maintain
 from tasktrail.cli.operate import cancel, retry
 
@@ -43,6 +44,9 @@ for command in (
 ):
     migrate.app.command()(command)
 app.add_typer(migrate.app, name="migrate")
+for read in (status, show, failures, stats):
+    app.command()(read)
+app.command("list")(list_)
 app.command()(maintain)
 app.command()(doctor)
 app.command()(retry)

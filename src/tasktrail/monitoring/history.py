@@ -148,16 +148,15 @@ class History:
         return self.ended / self.created if self.created else None
 
 
-def history(db: Source, domain: Domain, window: Window, *, schema: str | None) -> History:
+def history(db: Source, domain: Domain, window: Window) -> History:
     """Return what happened to the rows of a domain in a window.
 
     Args:
         db: what to read from.
         domain: the domain.
         window: the window, as ``Window.of`` makes it.
-        schema: where the library's own tables are.
     """
-    found = _figures(db, domain, window, schema)
+    found = _figures(db, domain, window)
     rows: Counter[tuple[datetime, str]] = Counter()
     for figure in found:
         rows[_bar_of(figure.start, window), figure.event] += figure.rows
@@ -172,9 +171,9 @@ def history(db: Source, domain: Domain, window: Window, *, schema: str | None) -
     )
 
 
-def _figures(db: Source, domain: Domain, window: Window, schema: str | None) -> list[Row[Any]]:
+def _figures(db: Source, domain: Domain, window: Window) -> list[Row[Any]]:
     """Return figures whose spans lie within bars: of what is rolled up from rollups, else from the rows."""
-    tables = library(schema)
+    tables = library(domain.schema)
     state = db.execute(select(tables.rollup_state).where(tables.rollup_state.c.domain == domain.name)).first()
     if state is None or state.rolled_to <= state.built_from:
         return _of_rows(db, domain, window, window.start, window.end)
