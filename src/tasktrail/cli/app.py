@@ -22,6 +22,7 @@ from tasktrail.cli.doctor import doctor
 from tasktrail.cli.look import failures, list_, show, stats, status
 from tasktrail.cli.maintain import maintain
 from tasktrail.cli.operate import cancel, retry
+from tasktrail.cli.watch import watch
 
 app = typer.Typer(
     name="tasktrail",
@@ -44,7 +45,7 @@ for command in (
 ):
     migrate.app.command()(command)
 app.add_typer(migrate.app, name="migrate")
-for read in (status, show, failures, stats):
+for read in (status, show, failures, stats, watch):
     app.command()(read)
 app.command("list")(list_)
 app.command()(maintain)
