@@ -20,6 +20,7 @@ from sqlalchemy.util import await_only
 
 from tasktrail import sweeps, tracker
 from tasktrail.celery.bulk import BATCH, Chosen, server_now
+from tasktrail.celery.enqueued import Enqueued, EnqueuedMany
 from tasktrail.celery.execution import WorkerParts
 from tasktrail.celery.outbox import Send, send_after_commit
 from tasktrail.celery.publish import Message
@@ -43,40 +44,6 @@ from tasktrail.tracker import Added, AddedRow, OnDuplicate
 ModelT = TypeVar("ModelT", bound=BaseTaskTracking)
 
 IMMEDIATELY: Final = datetime.min.replace(tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Enqueued:
-    """The row that an ``enqueue`` came to.
-
-    Attributes:
-        domain: its domain.
-        id: its id.
-        outcome: whether it was created, was there already, or was restarted.
-        status: its state at that moment.
-        celery_task_id: the id its message goes out under.
-    """
-
-    domain: str
-    id: int
-    outcome: Added
-    status: Status
-    celery_task_id: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class EnqueuedMany:
-    """What an ``enqueue_many`` came to.
-
-    Attributes:
-        created: how many rows are new.
-        existing: how many had a natural key that was taken.
-        dispatched: how many messages went out; the rest is sent by maintenance.
-    """
-
-    created: int
-    existing: int
-    dispatched: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +189,7 @@ class TrackedTask(Generic[ModelT]):
             dispatched += len(messages) if self._publisher.send(messages) else 0
         return EnqueuedMany(created, asked - created, dispatched)
 
-    def cancel(self, tracking_id: int, reason: str) -> None:
+    def cancel(self, tracking_id: int, reason: str, *, session: Session | None = None) -> None:
         """Cancel a row: PENDING at once, PROCESSING when its worker notices at the next heartbeat.
 
         A coroutine is cancelled there; a ``def`` body sees ``run.cancelled``. Whatever it still does with
@@ -231,30 +198,35 @@ class TrackedTask(Generic[ModelT]):
         Args:
             tracking_id: the row.
             reason: why; kept in ``error_message``.
+            session: your session, whose transaction this joins; without one it is committed here.
 
         Raises:
             TrackingNotFound: there is no such row.
             WrongState: it has ended already; the error says in which state.
         """
-        with self._engines.pooled() as db:
+        with nullcontext(session) if session is not None else self._engines.pooled() as db:
             tracker.cancel(db, self.domain.model, tracking_id, reason)
 
-    def retry(self, tracking_id: int) -> Enqueued:
+    def retry(self, tracking_id: int, *, session: Session | None = None) -> Enqueued:
         """Start a FAILED or CANCELLED row again; its attempts stay in the log, and it gets another round.
 
         Args:
             tracking_id: the row.
+            session: your session, whose transaction this joins; without one it is committed here.
 
         Raises:
             TrackingNotFound: there is no such row.
             WrongState: it has not ended, or is COMPLETED; the error says in which state it is.
             BrokerUnavailable: the broker cannot be reached; nothing was written.
         """
-        self._publisher.require_broker()
-        with self._engines.errors(), self._engines.sync.begin() as db:
-            row = tracker.revive(db, self.domain.model, tracking_id, grant=self.domain.policy.max_attempts)
-            held = self._hold(db, [row.id])
-        self._publisher.send(self._messages([row], {}) if row.id not in held else [])
+        if session is None:
+            self._publisher.require_broker()
+            with self._engines.errors(), Session(self._engines.sync) as own, own.begin():
+                return self.retry(tracking_id, session=own)
+        row = tracker.revive(session, self.domain.model, tracking_id, grant=self.domain.policy.max_attempts)
+        if row.id not in self._hold(session, [row.id]):
+            for message in self._messages([row], {}):
+                send_after_commit(session, message, self._publisher.send)
         return self._enqueued(row)
 
     def retry_where(self, chosen: Filter) -> int:
