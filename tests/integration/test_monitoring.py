@@ -51,7 +51,7 @@ def test_rows_are_counted_by_state(engine: Engine) -> None:
     add_job(engine, next_attempt_at=None)
 
     with queries.reading(engine) as db:
-        found = queries.counts(db, JOBS, schema=SCHEMA)
+        found = queries.counts(db, JOBS)
 
     assert found.by_state == dict.fromkeys(Status, 1) | {Status.PENDING: 2, Status.FAILED: 2}
     assert (found.held, found.due, found.total) == (1, 1, 7)
@@ -66,7 +66,7 @@ def test_history_says_what_ended_and_how(engine: Engine, period: queries.Period)
     with queries.reading(engine) as db:
         # the newest second lies behind the moment at which the transaction began
         window = queries.Window.of(period, queries.server_time(db) + timedelta(seconds=1))
-        found = queries.history(db, JOBS, window, schema=SCHEMA)
+        found = queries.history(db, JOBS, window)
 
     assert (found.created, found.completed, found.failed, found.cancelled) == (5, 1, 1, 1)
     assert found.success_rate == 0.5
@@ -82,7 +82,7 @@ def test_history_says_what_ended_and_how(engine: Engine, period: queries.Period)
 def test_an_empty_domain_has_no_rates(engine: Engine) -> None:
     with queries.reading(engine) as db:
         window = queries.Window.of("1h", queries.server_time(db))
-        found = queries.history(db, ORDERS, window, schema=SCHEMA)
+        found = queries.history(db, ORDERS, window)
 
         assert queries.oldest_pending(db, ORDERS) is None
 
@@ -122,9 +122,8 @@ def test_failures_are_grouped_and_each_group_can_be_listed(engine: Engine) -> No
 
     with queries.reading(engine) as db:
         window = queries.Window.of("1h", queries.server_time(db) + timedelta(seconds=1))
-        found = queries.failures(db, JOBS, window, schema=SCHEMA)
-        where = queries.in_group(JOBS, group_of("E: row 5"))
-        listed = queries.page(db, JOBS, Filter(), where=where)
+        found = queries.failures(db, JOBS, window)
+        listed = queries.page(db, JOBS, Filter(), group=group_of("E: row 5"))
 
     assert [(group.fingerprint, group.rows, sum(group.bars)) for group in found.groups] == [
         ("E: row <n>", 2, 2),
@@ -155,7 +154,7 @@ def test_pages_hold_each_row_once(engine: Engine) -> None:
     assert str(found.count) == "more than 5"
 
 
-def test_a_changed_token_and_one_of_another_filter_are_refused(engine: Engine) -> None:
+def test_a_changed_token_and_one_of_another_filter_or_group_are_refused(engine: Engine) -> None:
     for _ in range(3):
         add_job(engine)
 
@@ -163,14 +162,15 @@ def test_a_changed_token_and_one_of_another_filter_are_refused(engine: Engine) -
         token = queries.page(db, JOBS, Filter(), limit=1).next
         assert token is not None
         swapped = ("B" if token[0] == "A" else "A") + token[1:]
-        for bad, chosen in (
-            (swapped, Filter()),
-            (token, Filter(attempts_from=0)),
-            ("", Filter()),
-            ("ä", Filter()),
+        for bad, chosen, group in (
+            (swapped, Filter(), None),
+            (token, Filter(attempts_from=0), None),
+            (token, Filter(), group_of("E: row 5")),
+            ("", Filter(), None),
+            ("ä", Filter(), None),
         ):
             with pytest.raises(InvalidField, match="page"):
-                queries.page(db, JOBS, chosen, after=bad)
+                queries.page(db, JOBS, chosen, after=bad, group=group)
 
 
 def test_one_row_comes_with_its_attempts(engine: Engine) -> None:

@@ -12,6 +12,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from multiprocessing.connection import Connection as Pipe
 from random import Random
 from typing import Any, Final, Literal
@@ -20,8 +21,16 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from tasktrail.engines import Engines
+from tasktrail.migration import parallel
+from tasktrail.migration.archive import archive
 from tasktrail.migration.backfill import Backfill
+from tasktrail.migration.cutover import Cutover
+from tasktrail.migration.drop import drop
+from tasktrail.migration.gate import Conditions
+from tasktrail.migration.restore import restore_dropped
+from tasktrail.migration.rollback import Rollback
 from tasktrail.migration.runner import Runner
+from tasktrail.migration.session import Session
 from tasktrail.migration.sync import apply_changes
 from tasktrail.migration.workspace import Workspace
 from tests.support import SCHEMA
@@ -29,10 +38,17 @@ from tests.support import SCHEMA
 PATIENCE: Final = 60.0
 """How long a process may take to begin, or to end by itself, in seconds."""
 
-LEAVES_NOTHING: Final = ("SELECT", "CREATE TEMP")
+PRELOADED: Final = ["pytest", "tests.migration.mortal", "tests.migration.legacy", "portfolio.legacy.plan"]
+"""The plans of all who come: the server is started once, and what it lacks each process imports again."""
+
+LEAVES_NOTHING: Final = ("SELECT", "SHOW", "CREATE TEMP")
 """How statements begin that leave nothing behind when they are committed."""
 
-Step = Literal["sync", "backfill"]
+Moment = Literal["before", "after"]
+Step = Literal["sync", "backfill", "parallel", "compare", "cutover", "rollback", "archive", "drop", "restore"]
+
+ANY: Final = Conditions(clean_passes=0, seconds=1e9, second_window=timedelta())
+"""Nothing but what can never be waived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +58,7 @@ class Errand:
     Attributes:
         plan: ``module:attribute``.
         url: the database.
-        step: of the migration; after the backfill the queue is emptied as well.
+        step: of the migration; see ``take``.
         chunk_size: rows in a chunk of the backfill.
     """
 
@@ -62,7 +78,7 @@ class Death:
     """
 
     commit: int
-    moment: Literal["before", "after"]
+    moment: Moment
 
 
 def run_to_its_end(errand: Errand) -> int:
@@ -104,7 +120,7 @@ def killed_at_random(errand: Errand, dice: Random, longest: float) -> bool:
 def _start(errand: Errand, death: Death | None) -> tuple[Any, Pipe]:
     """Start a process, and return it once it has begun."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "tests.migration.mortal", errand.plan.partition(":")[0]])
+    context.set_forkserver_preload(PRELOADED)
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_do, args=(errand, death, theirs), daemon=True)
     process.start()
@@ -119,15 +135,36 @@ def _do(errand: Errand, death: Death | None, pipe: Pipe) -> None:
     module, _, attribute = errand.plan.partition(":")
     workspace = Workspace(getattr(importlib.import_module(module), attribute), Engines(errand.url), SCHEMA)
     with workspace.session("mortal") as session:
-        runner = Runner(workspace, session)
         pipe.send("begins")
         commits = _count_commits(death)
-        if errand.step == "sync":
-            runner.sync()
-        else:
-            runner.backfill(Backfill(workspace, chunk_size=errand.chunk_size))
-            apply_changes(session, workspace, workspace.reconcilers(session))
+        take(errand, workspace, session)
     pipe.send(commits[0])
+
+
+def take(errand: Errand, workspace: Workspace, session: Session) -> None:
+    """Take a step as the command of its name does; after the backfill the queue is emptied as well."""
+    match errand.step:
+        case "sync":
+            Runner(workspace, session).sync()
+        case "backfill":
+            # On one connection, so that commits come in the same order each time.
+            copy = Backfill(workspace, chunk_size=errand.chunk_size, connections=1)
+            Runner(workspace, session).backfill(copy)
+            apply_changes(session, workspace, workspace.reconcilers(session))
+        case "parallel":
+            parallel.begin(session, workspace, timedelta())
+        case "compare":
+            parallel.run_pass(session, workspace)
+        case "cutover":
+            Cutover(workspace, session).run(ANY)
+        case "rollback":
+            Rollback(workspace, session).run()
+        case "archive":
+            archive(session, workspace)
+        case "drop":
+            drop(session, workspace)
+        case "restore":
+            restore_dropped(session, workspace)
 
 
 def _count_commits(death: Death | None) -> list[int]:
@@ -135,7 +172,7 @@ def _count_commits(death: Death | None) -> list[int]:
     commits = [0]
     real_transaction, real_execute = psycopg.Connection.transaction, psycopg.Connection.execute
 
-    def reach(moment: Literal["before", "after"]) -> None:
+    def reach(moment: Moment) -> None:
         commits[0] += moment == "before"
         if death == Death(commits[0], moment):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -144,7 +181,9 @@ def _count_commits(death: Death | None) -> list[int]:
     def transaction(
         self: psycopg.Connection[Any], savepoint_name: str | None = None, force_rollback: bool = False
     ) -> Iterator[psycopg.Transaction]:
-        leaves_something = not force_rollback and not self.read_only
+        # One within another is a savepoint, and commits nothing.
+        is_outermost = self.info.transaction_status is TransactionStatus.IDLE
+        leaves_something = is_outermost and not force_rollback and not self.read_only
         with real_transaction(self, savepoint_name, force_rollback) as inner:
             yield inner
             if leaves_something:

@@ -16,16 +16,20 @@ from tasktrail.errors import (
     WrongPhase,
 )
 from tasktrail.migration import account, dry_run
-from tasktrail.migration.backfill import Backfill, Progress, Throttle, next_size
+from tasktrail.migration.backfill import Backfill
+from tasktrail.migration.copier import Copier, Progress, next_size
 from tasktrail.migration.quarantine import Quarantine
+from tasktrail.migration.reconcile import Reconciler
 from tasktrail.migration.session import Session
 from tasktrail.migration.state import Phase
 from tasktrail.migration.sync import apply_changes
+from tasktrail.migration.throttle import Throttle
 from tasktrail.migration.verify import Verdict, verify_account, verify_checksums
 from tasktrail.migration.witness import verify_twins
 from tasktrail.migration.workspace import Workspace
 from tests.migration.conftest import start_syncing, with_tables
 from tests.migration.legacy import JOB_TABLE, ORDER_TABLE, ORDERS, run_sql
+from tests.waiting import until
 
 ORDERS_NOW = """
     SELECT day::text, currency, tags, details, status, error_message, attempts, created_at, updated_at,
@@ -120,12 +124,16 @@ def test_of_many_rows_for_one_unit_of_work_the_newest_fifty_are_in_the_log(
 
 @pytest.mark.parametrize(
     ("size", "worked", "following"),
-    [(800, 2.0, 400), (150, 2.0, 100), (80, 2.0, 80), (800, 0.5, 800), (400, 0.1, 800), (900, 0.1, 1000)],
+    [(800, 8.0, 400), (150, 8.0, 100), (80, 8.0, 80), (800, 2.0, 800), (400, 0.4, 800), (900, 0.4, 1000)],
 )
 def test_a_slow_chunk_is_followed_by_a_smaller_one_and_a_fast_one_by_a_larger_one(
     size: int, worked: float, following: int
 ) -> None:
     assert next_size(size, worked, most=1000) == following
+
+
+def test_a_slow_chunk_that_mostly_took_earlier_rows_of_its_units_is_followed_by_a_larger_one() -> None:
+    assert next_size(400, 8.0, most=1000, revisited=401) == 800
 
 
 def test_mirrored_rows_are_held_and_not_leased(syncing: Workspace, db: Session) -> None:
@@ -204,7 +212,7 @@ def killed_after(workspace: Workspace, statements: int) -> bool:
     session = Mortal(workspace.engines.dedicated("mortal"))
     left = statements
     try:
-        Backfill(workspace, chunk_size=2).run(session)
+        Backfill(workspace, chunk_size=2, connections=1).run(session)
     except Killed:
         return True
     session.close()
@@ -241,11 +249,57 @@ def test_a_connection_that_is_cut_leaves_the_chunks_before_it(syncing: Workspace
                 )
 
     with pytest.raises(DatabaseUnavailable), syncing.session("victim") as victim:
-        Backfill(syncing, chunk_size=4, report=cut).run(victim)
+        Backfill(syncing, chunk_size=4, report=cut, connections=1).run(victim)
     assert len(reasons(db)) == 8
     Backfill(syncing, chunk_size=4).run(db)
 
     assert len(reasons(db)) == 14
+
+
+def test_two_runs_that_copy_the_same_chunk_count_it_once(syncing: Workspace, db: Session) -> None:
+    reconciler, _ = syncing.reconcilers(db)
+    with syncing.session("other") as other:
+        rival = copier(syncing, syncing.reconcilers(other)[0])
+
+        def overtake(_: Progress) -> None:
+            rival.run(other)
+
+        class Overtaken(Copier):
+            """Reads where it is, and is slow from then on."""
+
+            def _position(self, session: Session) -> dict[str, Any]:
+                position = super()._position(session)
+                overtake(Progress("", 0, 0, 0.0, 0))
+                return position
+
+        with pytest.raises(MigrationBusy, match="another run has copied this chunk meanwhile"):
+            copier(syncing, reconciler, Overtaken).run(db)
+    (chunks,) = db.rows("SELECT rows_done FROM tracking.tasktrail_migration_tables WHERE rows_done > 0")
+
+    assert chunks["rows_done"] == 14
+
+
+def copier(workspace: Workspace, reconciler: Reconciler, kind: type[Copier] = Copier) -> Copier:
+    return kind(workspace, reconciler, chunk_size=20, throttle=Throttle(), report=lambda _: None)
+
+
+def test_a_failure_in_one_table_ends_the_copy_of_the_others_after_their_chunk(
+    workspace: Workspace, db: Session, engine: Engine
+) -> None:
+    run_sql(engine, "UPDATE old_orders SET tags = 'far too long' WHERE id = 1")
+    run_sql(engine, "INSERT INTO old_jobs (made) SELECT now() FROM generate_series(1, 300)")
+    start_syncing(workspace, db)
+    others = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%backfill old_orders'"
+
+    def wait_for_the_failure(progress: Progress) -> None:
+        if progress.table == "old_jobs":
+            until(lambda: not db.value(others))
+
+    with pytest.raises(ErrorBudgetExceeded):
+        Backfill(workspace, chunk_size=1, report=wait_for_the_failure).run(db)
+    done = "SELECT rows_done FROM tracking.tasktrail_migration_tables WHERE table_name = 'old_jobs'"
+
+    assert 0 < db.value(done) < 300
 
 
 def test_a_second_run_changes_nothing(syncing: Workspace, db: Session) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +17,9 @@ from tasktrail.errors import DirectionTurned, GateClosed, MigrationError, WrongP
 from tasktrail.migration import locks, sync
 from tasktrail.migration.backfill import Backfill
 from tasktrail.migration.carrier import Carrier
+from tasktrail.migration.compare import compare
 from tasktrail.migration.cutover import Cutover
+from tasktrail.migration.difference import Difference
 from tasktrail.migration.gate import Conditions
 from tasktrail.migration.reverse import ways_back
 from tasktrail.migration.rollback import Rollback
@@ -25,6 +28,7 @@ from tasktrail.migration.session import Session
 from tasktrail.migration.state import Phase
 from tasktrail.migration.workspace import Workspace
 from tests.migration.legacy import run_sql
+from tests.migration.parallel import PAIRED
 from tests.waiting import until
 
 ANY = Conditions(clean_passes=0, second_window=timedelta())
@@ -388,6 +392,27 @@ class TestRollback:
             == [{"status": "COMPLETED", "worker": None}] * 2
         )
         assert [verdict.differences for verdict in Runner(cut_over, db).verify()] == [[], [], []]
+
+    def test_what_was_written_back_is_paired_with_itself_when_an_old_worker_does_the_same_work_again(
+        self, cut_over: Workspace, db: Session
+    ) -> None:
+        db.run("UPDATE tracking.job_tracking SET status = 'FAILED', completed_at = now(), "
+               "celery_task_id = 'c', worker = 'w' WHERE id = 5")  # fmt: skip
+        Rollback(cut_over, db).run()
+        db.run("INSERT INTO old_jobs (payload, state, made) "
+               "SELECT payload, 'ok', now() FROM old_jobs WHERE id = 5")  # fmt: skip
+        Carrier(cut_over, db).carry()
+        paired = replace(cut_over, plan=PAIRED)
+        found = compare(db, paired, paired.stagings(db))
+
+        assert (found.pairs, [verdict.differences for verdict in found.verdicts]) == (1, [[], [], []])
+
+        db.run("UPDATE tracking.job_tracking SET status = 'CANCELLED' WHERE id = 5")
+        *_, pairs = compare(db, paired, paired.stagings(db)).verdicts
+
+        assert pairs.differences == [
+            Difference("pair", "old_jobs", "jobs 5", "different", "status", "FAILED", "CANCELLED")
+        ]
 
     def test_both_sides_number_their_rows_apart_again(self, cut_over: Workspace, db: Session) -> None:
         insert = "INSERT INTO tracking.job_tracking (payload) VALUES ('x') RETURNING id"

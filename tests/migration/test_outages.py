@@ -18,7 +18,8 @@ from tasktrail.embedded import EmbeddedPostgres
 from tasktrail.engines import Engines
 from tasktrail.errors import DatabaseUnavailable, MigrationBusy, PlanRefused
 from tasktrail.migration import sync
-from tasktrail.migration.backfill import Backfill, Progress
+from tasktrail.migration.backfill import Backfill
+from tasktrail.migration.copier import Progress
 from tasktrail.migration.follower import keep_following
 from tasktrail.migration.session import Session
 from tasktrail.migration.workspace import Workspace
@@ -31,7 +32,7 @@ from tests.waiting import until
 
 CUT = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-    "WHERE datname = current_database() AND application_name = %(name)s"
+    "WHERE datname = current_database() AND application_name LIKE %(name)s"
 )
 CUTS = 10
 
@@ -114,11 +115,13 @@ def test_a_copy_whose_connection_is_cut_at_random_moments_ends_in_the_same_table
     dice, interruptions = Random(3), 0
     done = False
     while not done:
-        cutter = threading.Timer(dice.uniform(0.0, 0.2), lambda: cut(workspace, "tasktrail copy"))
+        cutter = threading.Timer(
+            dice.uniform(0.0, 0.2), lambda: cut(workspace, "tasktrail migrate backfill%%")
+        )
         if interruptions < CUTS:
             cutter.start()
         try:
-            with workspace.session("copy") as session:
+            with workspace.session("migrate backfill") as session:
                 Backfill(workspace, chunk_size=5).run(session)
                 done = True
         except DatabaseUnavailable:

@@ -97,7 +97,9 @@ def test_a_full_disk_ends_the_copy_with_the_command_to_go_on_and_with_room_it_go
             "No space left on device", "the disk of the database is full; make room on it",
             "What was committed before is kept", "go on with `tasktrail migrate backfill`",
         )  # fmt: skip
-        done = db.value("SELECT rows_done FROM tracking.tasktrail_migration_tables WHERE chunk > 0")
+        done = db.value(
+            "SELECT rows_done FROM tracking.tasktrail_migration_tables WHERE table_name = 'old_orders'"
+        )
         assert 0 < done < 3014
         assert (
             db.value("SELECT count(*) FROM tracking.tasktrail_ledger WHERE table_name = 'old_orders'") == done
@@ -205,6 +207,16 @@ def poor(engine: Engine, database_url: str) -> Iterator[str]:
 SCHEMA_RIGHTS = "GRANT USAGE, CREATE ON SCHEMA tracking TO poor;"
 TABLE_RIGHTS = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA tracking TO poor;"
 OWNER_RIGHTS = "ALTER TABLE old_orders OWNER TO poor; ALTER TABLE old_jobs OWNER TO poor;"
+NEW_OWNER_RIGHTS = (
+    "ALTER TABLE tracking.order_tracking OWNER TO poor; ALTER TABLE tracking.job_tracking OWNER TO poor;"
+)
+ALL_RIGHTS = (
+    OWNER_RIGHTS
+    + SCHEMA_RIGHTS
+    + TABLE_RIGHTS
+    + NEW_OWNER_RIGHTS
+    + "GRANT CREATE ON DATABASE {database} TO poor"
+)
 
 
 @pytest.mark.parametrize(
@@ -216,6 +228,10 @@ OWNER_RIGHTS = "ALTER TABLE old_orders OWNER TO poor; ALTER TABLE old_jobs OWNER
             SCHEMA_RIGHTS + TABLE_RIGHTS + "GRANT SELECT, TRIGGER ON old_orders, old_jobs TO poor",
             "does not own public.old_orders, which putting triggers on it takes",
         ),
+        (OWNER_RIGHTS + SCHEMA_RIGHTS + TABLE_RIGHTS,
+         "does not own tracking.job_tracking, which putting triggers on it takes"),
+        (OWNER_RIGHTS + SCHEMA_RIGHTS + TABLE_RIGHTS + NEW_OWNER_RIGHTS,
+         "may make no schema, in which archives are restored for a test: GRANT CREATE ON the database"),
         (OWNER_RIGHTS + SCHEMA_RIGHTS + "GRANT SELECT ON ALL TABLES IN SCHEMA tracking TO poor",
          "may not write to tracking.tasktrail_ledger"),
         (OWNER_RIGHTS + TABLE_RIGHTS + "GRANT USAGE ON SCHEMA tracking TO poor",
@@ -235,18 +251,21 @@ def test_a_role_that_lacks_a_right_is_told_which_before_anything_is_done(
 def test_with_the_rights_that_are_asked_for_a_role_can_do_every_step(
     migrate: Run, engine: Engine, poor: str
 ) -> None:
-    run_sql(engine, OWNER_RIGHTS + SCHEMA_RIGHTS + TABLE_RIGHTS)
-    run_sql(engine, "GRANT SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA tracking TO poor")
+    run_sql(engine, ALL_RIGHTS.format(database=engine.url.database))
     for step in ("plan", "expand", "sync", "backfill", "verify"):
         outcome = migrate(step, url=poor)
+        assert outcome.code == 0, outcome
+    run_sql(engine, "UPDATE tracking.tasktrail_raw SET accepted_at = now()")
+    cutover = "cutover --yes --clean-passes 0 --window 0s"
+    for words in ("parallel --window 0s", cutover, "rollback --yes", cutover, "archive", "drop --yes"):
+        outcome = migrate(*words.split(), url=poor)
         assert outcome.code == 0, outcome
 
 
 def test_a_right_that_is_lost_under_way_is_named_with_the_command_to_go_on(
     migrate: Run, engine: Engine, poor: str
 ) -> None:
-    run_sql(engine, OWNER_RIGHTS + SCHEMA_RIGHTS + TABLE_RIGHTS)
-    run_sql(engine, "GRANT SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA tracking TO poor")
+    run_sql(engine, ALL_RIGHTS.format(database=engine.url.database))
     for step in ("plan", "expand", "sync"):
         assert migrate(step, url=poor).code == 0
     run_sql(engine, "REVOKE EXECUTE ON FUNCTION tracking.tasktrail_jsonb(json) FROM PUBLIC")
@@ -317,7 +336,7 @@ def test_a_table_that_changes_within_a_step_ends_it_with_the_command_that_says_w
         ),
         explained("tasktrail migrate backfill"),
     ):
-        Backfill(syncing, chunk_size=4, report=drop).run(db)
+        Backfill(syncing, chunk_size=4, report=drop, connections=1).run(db)
     assert len(final(db)[2]) == 4
 
 

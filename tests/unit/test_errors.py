@@ -33,6 +33,7 @@ from tasktrail.errors import (
     MigrationPaused,
     NotDue,
     PlanRefused,
+    ReadTimeout,
     RetryIn,
     SchemaOutdated,
     StepInterrupted,
@@ -128,6 +129,10 @@ EXAMPLES: list[tuple[TasktrailError, str]] = [
     (
         FencedOut("order", 7, "complete", "PENDING"),
         "order 7: stale complete rejected: this attempt no longer owns the row, which is PENDING now",
+    ),
+    (
+        ReadTimeout(5.0),
+        "a read took longer than 5 s and was given up; narrow the filter or the period",
     ),
     (AttemptLost(), "The attempt ended without a word from its body."),
     (WorkerLost(), "The worker process ended while it worked on the row."),

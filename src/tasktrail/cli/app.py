@@ -20,6 +20,7 @@ from tasktrail.cli import (
 )
 from tasktrail.cli.application import VARIABLE, load_trail
 from tasktrail.cli.doctor import doctor
+from tasktrail.cli.look import failures, list_, show, stats, status
 from tasktrail.cli.maintain import maintain
 from tasktrail.cli.operate import cancel, retry
 from tasktrail.cli.serve import serve
@@ -47,6 +48,9 @@ for command in (
 app.add_typer(migrate.app, name="migrate")
 app.add_typer(tokens.app, name="tokens")
 app.command()(serve)
+for read in (status, show, failures, stats):
+    app.command()(read)
+app.command("list")(list_)
 app.command()(maintain)
 app.command()(doctor)
 app.command()(retry)

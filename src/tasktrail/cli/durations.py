@@ -1,4 +1,4 @@
-"""Lengths of time on the command line: ``7d``, ``12h``, ``30m``, ``5s``."""
+"""Lengths of time on the command line: asked for as ``7d`` or ``30m``, told as ``7.0 d``."""
 
 from __future__ import annotations
 
@@ -32,3 +32,15 @@ def duration(option: str, text: str, *, shortest: timedelta = timedelta(0)) -> t
     if found > LONGEST:
         raise InvalidField(option, text, f"must be {LONGEST.days}d or less")
     return found
+
+
+def spoken(seconds: float) -> str:
+    """Return a length of time for people, in the largest unit of which there is at least one.
+
+    Args:
+        seconds: how long, 0 or more.
+    """
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} s"

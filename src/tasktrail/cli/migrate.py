@@ -26,15 +26,16 @@ from tasktrail.cli.migrate_plan import Plan, load_plan
 from tasktrail.errors import ConfigurationError
 from tasktrail.migration import sync as live_sync
 from tasktrail.migration.account import Account
-from tasktrail.migration.backfill import Backfill, Throttle
-from tasktrail.migration.backfill import Progress as Copied
+from tasktrail.migration.backfill import CONNECTIONS, Backfill
 from tasktrail.migration.carrier import Carrier
+from tasktrail.migration.copier import Progress as Copied
 from tasktrail.migration.follower import keep_following
 from tasktrail.migration.interruption import explained
 from tasktrail.migration.runner import Runner
 from tasktrail.migration.state import MIRRORING, NEXT_COMMAND, REVERSED, Phase
 from tasktrail.migration.steps import obstacles, troubles
 from tasktrail.migration.sync import Lag
+from tasktrail.migration.throttle import Throttle
 from tasktrail.migration.verify import Verdict
 from tasktrail.migration.workspace import Workspace
 
@@ -169,6 +170,9 @@ def backfill(
     replication_lag: Annotated[
         float | None, typer.Option(min=0.0, help="Rest while a replica is further behind, in seconds.")
     ] = None,
+    connections: Annotated[
+        int, typer.Option(min=1, help="How many tables are copied at a time.")
+    ] = CONNECTIONS,
     check: Check = False,
     undo: Undo = False,
 ) -> None:
@@ -189,6 +193,7 @@ def backfill(
                     throttle=Throttle(share=share, replication_lag=replication_lag),
                     report=report,
                     only=table or (),
+                    connections=connections,
                 )
             )
         found = runner.account()

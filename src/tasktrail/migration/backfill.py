@@ -1,110 +1,23 @@
-"""Copies the rows that are there already, chunk by chunk; the cursor is committed with its chunk."""
+"""Copies the rows that are there already, all tables of a plan, several at a time."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+import threading
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Final
 
-from tasktrail.errors import MigrationError, MigrationPaused
-from tasktrail.migration.expressions import literal
-from tasktrail.migration.names import listed, qualified
+from tasktrail.migration.copier import Copier, Progress, Report
 from tasktrail.migration.reconcile import Reconciler
 from tasktrail.migration.session import Session
 from tasktrail.migration.state import MIRRORING, Phase
-from tasktrail.migration.sync import apply_changes
+from tasktrail.migration.throttle import Throttle
 from tasktrail.migration.transform import HASH
 from tasktrail.migration.workspace import Workspace
 
-LONGEST_CHUNK: Final = 1.0
-"""A chunk that took longer is followed by a smaller one, one that took a fourth by a larger one (seconds)."""
-
-SMALLEST_CHUNK: Final = 100
-"""Rows; below that the statements cost more than the rows."""
-
-ANALYZED_AFTER: Final = frozenset({0, 7, 63, 255})
-"""After the chunks with these numbers, from 0, the planner is told about the tables that have grown."""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far the copying of one table has come.
-
-    Attributes:
-        table: its name in the plan.
-        done: rows copied, by all runs.
-        total: about how many there are.
-        seconds: how long this run has worked on it.
-        copied: rows that this run copied.
-    """
-
-    table: str
-    done: int
-    total: int
-    seconds: float
-    copied: int
-
-    @property
-    def rate(self) -> float:
-        """Rows a second, in this run."""
-        return self.copied / self.seconds if self.seconds > 0 else 0.0
-
-    @property
-    def remaining(self) -> float | None:
-        """Seconds to go at this rate; None when that cannot be said yet."""
-        return max(self.total - self.done, 0) / self.rate if self.rate else None
-
-
-Report: TypeAlias = Callable[[Progress], None]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Throttle:
-    """When the copying makes room for others.
-
-    Attributes:
-        share: part of the time in which it works, from 0 to 1; it rests after each chunk for the other
-            part.
-        replication_lag: rests while a replica is further behind than this, in seconds; None does not look.
-        lock_waits: rests while more sessions than this wait for a lock.
-        patience: longest rest at once, in seconds.
-    """
-
-    share: float = 1.0
-    replication_lag: float | None = None
-    lock_waits: int = 5
-    patience: float = 30.0
-
-    def rest(self, session: Session, worked: float, sleep: Callable[[float], None] = time.sleep) -> None:
-        """Rest as long as it takes.
-
-        Args:
-            session: outside any transaction.
-            worked: how long the last chunk took, in seconds.
-            sleep: how to wait.
-        """
-        if self.share < 1:
-            sleep(min(worked * (1 - self.share) / max(self.share, 0.01), self.patience))
-        waited, pause = 0.0, 0.05
-        while waited < self.patience and self._is_crowded(session):
-            sleep(pause)
-            waited, pause = waited + pause, min(pause * 2, 2.0)
-
-    def _is_crowded(self, session: Session) -> bool:
-        waiting = session.value(
-            "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype <> 'advisory' AND pid <> "
-            "pg_backend_pid()"
-        )
-        if waiting > self.lock_waits:
-            return True
-        if self.replication_lag is None:
-            return False
-        lag = session.value(
-            "SELECT coalesce(max(extract(epoch FROM replay_lag)), 0) FROM pg_stat_replication"
-        )
-        return bool(lag > self.replication_lag)
+CONNECTIONS: Final = 2
+"""How many tables are copied at a time: one copy keeps one core of the server busy, and others need some."""
 
 
 class Backfill:
@@ -119,6 +32,7 @@ class Backfill:
         throttle: Throttle | None = None,
         report: Report = lambda _: None,
         only: Collection[str] = (),
+        connections: int = CONNECTIONS,
     ) -> None:
         """Remember what to copy and how.
 
@@ -129,6 +43,7 @@ class Backfill:
             throttle: when to make room for others.
             report: is told after each chunk.
             only: names of tables; the others are left for later. All, when none is named.
+            connections: how many tables are copied at a time, each on a connection of its own.
         """
         self._workspace = workspace
         self._journal = workspace.journal
@@ -136,6 +51,8 @@ class Backfill:
         self._error_budget = error_budget
         self._throttle = throttle or Throttle()
         self._report = report
+        self._connections = connections
+        self._reporting = threading.Lock()
         self._only = frozenset(workspace.plan.table(name).name for name in only)
         self._tables = workspace.own("tasktrail_migration_tables")
 
@@ -159,8 +76,7 @@ class Backfill:
                 for reconciler in self._workspace.reconcilers(session, self._error_budget)
                 if not self._only or reconciler.staging.transform.table.name in self._only
             ]
-            for reconciler in reconcilers:
-                self._copy(session, reconciler)
+            self._copy_all(session, reconcilers)
             self.catch_up(session, reconcilers)
             state = self._journal.require(session, "copy rows", *MIRRORING)
             if state.phase is Phase.SYNCING and self._is_complete(session):
@@ -182,104 +98,39 @@ class Backfill:
         )
         return not unfinished
 
-    def _copy(self, session: Session, reconciler: Reconciler) -> None:
-        table = reconciler.staging.transform.table
-        size = self._chunk_size or table.chunk_size
-        total = self._total(session, reconciler)
-        began, copied = time.monotonic(), 0
-        while True:
-            self._heed_pause(session)
-            position = self._position(session, table.name)
-            if position["finished_at"] is not None:
-                return
-            count, worked = self._copy_chunk(session, reconciler, position, size)
-            copied += count
-            done = position["rows_done"] + count
-            self._report(Progress(table.name, done, max(total, done), time.monotonic() - began, copied))
-            if self._chunk_size is None:
-                size = next_size(size, worked, table.chunk_size)
-            # One batch: on a table that is written to all the time, emptying the queue could take for ever.
-            apply_changes(session, self._workspace, [reconciler], batches=1)
-            if position["chunk"] in ANALYZED_AFTER:
-                self._analyze(session, reconciler)
-            self._throttle.rest(session, worked)
-
-    def _copy_chunk(
-        self, session: Session, reconciler: Reconciler, position: dict[str, Any], size: int
-    ) -> tuple[int, float]:
-        """Copy the next chunk; return how many rows it had, and how long it took once it had its lock."""
-        staging = reconciler.staging
-        transform = staging.transform
-        key = transform.table.key
-        columns = f"({listed(key, 's')})"
-        conditions = [
-            f"{columns} {operator} ({', '.join(transform.key_values(literal(str(position[name]))))})"
-            for name, operator in (("cursor", ">"), ("bound", "<="))
-            if position[name] is not None
-        ]
-        if position["bound"] is None:
-            conditions = ["FALSE"]  # the table was empty when its triggers were put on
-        taken = f"""
-            INSERT INTO {staging.keys} (_source_key, {staging.key_columns})
-            SELECT {transform.source_key}, {listed(key, "s")} FROM {qualified(transform.table.source)} s
-            WHERE {" AND ".join(conditions)} ORDER BY {listed(key, "s")} LIMIT {size}
-        """
-        descending = ", ".join(f"_k{number} DESC" for number in range(len(key)))
-        last = f"SELECT _source_key FROM {staging.keys} WHERE _round = 0 ORDER BY {descending} LIMIT 1"
-
-        failed_before = len(reconciler.budget.failed)
-        began = time.monotonic()
-
-        def fill(db: Session) -> int:
-            nonlocal began
-            began = time.monotonic()
-            return db.run(taken)
-
-        def finish(db: Session, count: int) -> None:
-            cursor = db.value(last) if count else position["cursor"]
-            db.run(
-                f"UPDATE {self._tables} SET cursor = %(cursor)s, chunk = chunk + 1, "
-                "rows_done = rows_done + %(rows)s, errors = errors + %(errors)s, started_at = "
-                "coalesce(started_at, now()), "
-                "finished_at = CASE WHEN %(is_last)s THEN now() END "
-                "WHERE migration = %(migration)s AND table_name = %(table)s",
-                cursor=cursor,
-                rows=count,
-                errors=len(reconciler.budget.failed) - failed_before,
-                is_last=count < size,
-                migration=self._workspace.plan.name,
-                table=transform.table.name,
+    def _copy_all(self, session: Session, reconcilers: Sequence[Reconciler]) -> None:
+        """Copy all tables, the largest first; the first failure ends the others after their chunk."""
+        copiers = [
+            Copier(
+                self._workspace,
+                reconciler,
+                chunk_size=self._chunk_size,
+                throttle=self._throttle,
+                report=self._report_alone,
             )
+            for reconciler in reconcilers
+        ]
+        if self._connections == 1 or len(copiers) == 1:
+            for copier in copiers:
+                copier.run(session)
+            return
+        copiers.sort(key=lambda copier: copier.total(session), reverse=True)
+        stop = threading.Event()
+        with ThreadPoolExecutor(self._connections) as pool:
+            try:
+                for copied in as_completed([pool.submit(self._copy, copier, stop) for copier in copiers]):
+                    copied.result()
+            finally:
+                stop.set()
 
-        count = reconciler.run(session, fill, chunk=position["chunk"] + 1, finish=finish)
-        return count, time.monotonic() - began
+    def _copy(self, copier: Copier, stop: threading.Event) -> None:
+        """Copy a table on a connection of its own."""
+        with self._workspace.session(f"migrate backfill {copier.table.name}") as session:
+            copier.run(session, stop)
 
-    def _analyze(self, session: Session, reconciler: Reconciler) -> None:
-        """Tell the planner about tables that have grown from nothing; autovacuum comes too late."""
-        targets = [qualified(route.target) for route in reconciler.staging.transform.table.routes]
-        session.run(f"ANALYZE {', '.join([self._workspace.own('tasktrail_ledger'), *targets])}")
-
-    def _position(self, session: Session, table: str) -> dict[str, Any]:
-        row = session.row(
-            f"SELECT * FROM {self._tables} WHERE migration = %(migration)s AND table_name = %(table)s",
-            migration=self._workspace.plan.name,
-            table=table,
-        )
-        if row is None:
-            raise MigrationError(f"{table}: has no triggers yet; run `tasktrail migrate sync`")
-        return row
-
-    def _total(self, session: Session, reconciler: Reconciler) -> int:
-        """Return about how many rows there are, for the progress; exact where the planner has no idea."""
-        source = qualified(reconciler.staging.transform.table.source)
-        estimate = session.value(
-            "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(%(t)s)", t=source
-        )
-        return int(estimate if estimate and estimate > 0 else session.value(f"SELECT count(*) FROM {source}"))
-
-    def _heed_pause(self, session: Session) -> None:
-        if self._journal.require(session, "copy rows").is_paused:
-            raise MigrationPaused
+    def _report_alone(self, progress: Progress) -> None:
+        with self._reporting:
+            self._report(progress)
 
     def _take_missed(self, session: Session, reconciler: Reconciler) -> int:
         """Reconcile rows whose ledger row is missing or out of date, and ledger rows whose row is gone."""
@@ -300,19 +151,6 @@ class Backfill:
             part = keys[start : start + transform.table.chunk_size]
             reconciler.run(session, partial(_fill, reconciler, part))
         return len(keys)
-
-
-def next_size(size: int, worked: float, most: int) -> int:
-    """Return how large the next chunk is.
-
-    Args:
-        size: of the last one, in rows.
-        worked: how long that took, in seconds; without the wait for others who reconcile the same table.
-        most: what the plan says.
-    """
-    if worked > LONGEST_CHUNK:
-        return max(size // 2, min(SMALLEST_CHUNK, size))
-    return min(2 * size, most) if worked < LONGEST_CHUNK / 4 else size
 
 
 def _fill(reconciler: Reconciler, keys: list[str], db: Session) -> int:

@@ -17,7 +17,7 @@ from tasktrail.migration.expressions import literal
 from tasktrail.migration.names import in_words, key_text, qualified, quoted
 from tasktrail.migration.plan import Route
 from tasktrail.migration.session import Row, Session
-from tasktrail.migration.staging import Staging
+from tasktrail.migration.staging import WRITTEN_BACK, Staging
 from tasktrail.migration.verify import MOST_SHOWN, Verdict, expected, verify_account, verify_checksums
 from tasktrail.migration.workspace import Workspace
 from tasktrail.states import ENDED
@@ -106,11 +106,12 @@ def _pairs(workspace: Workspace, staging: Staging, route: Route) -> str:
     newest = ", ".join(f"e._k{number} DESC" for number in range(len(staging.transform.table.key)))
     target_key = key_text("t", route.key)
     # Units of work that the migration found taken: their rows are the new side's, even before it runs them.
-    taken = (
+    noted = (
         f"SELECT l.target_key FROM {staging.ledger} l WHERE {staging.is_known} "
-        f"AND l.route = {literal(route.name)} AND l.target_key IS NOT NULL "
-        "AND l.reason IN ('paired', 'id_taken')"
+        f"AND l.route = {literal(route.name)} AND l.target_key IS NOT NULL"
     )
+    taken = f"{noted} AND l.reason IN ('paired', 'id_taken')"
+    written = f"{noted} AND l.reason = {literal(WRITTEN_BACK)}"
     columns = "".join(
         f", e.{quoted(name)}::text AS e{number}, m.{quoted(name)}::text AS m{number}, "
         f"{_differs(name, tolerance)} AS d{number}"
@@ -120,19 +121,27 @@ def _pairs(workspace: Workspace, staging: Staging, route: Route) -> str:
     return f"""
         {expected(workspace, staging, route)},
         made AS (
-            SELECT DISTINCT ON (_unit) {key_text("t", unit)} AS _unit, t.* FROM {target} t
-            WHERE t.celery_task_id IS NOT NULL OR t.worker IS NOT NULL OR {target_key} IN ({taken})
-            ORDER BY _unit, t.updated_at DESC, t.id DESC
+            SELECT DISTINCT ON (_is_shared, _unit) * FROM (
+                SELECT t.*, {target_key} IN ({written}) AS _is_shared, CASE WHEN
+                    {target_key} IN ({written}) THEN {target_key} ELSE {key_text("t", unit)} END AS _unit
+                FROM {target} t
+                WHERE t.celery_task_id IS NOT NULL OR t.worker IS NOT NULL OR {target_key} IN ({taken})
+            ) t
+            ORDER BY _is_shared, _unit, updated_at DESC, id DESC
         ),
         lost AS (
             SELECT target_key FROM ({taken}) taken
             EXCEPT SELECT {target_key} FROM {target} t
         ),
         legacy AS (
-            SELECT DISTINCT ON (_unit) {key_text("e", unit)} AS _unit, e.* FROM expected e
-            WHERE {key_text("e", unit)} IN (SELECT _unit FROM made)
+            SELECT DISTINCT ON (_is_shared, _unit) * FROM (
+                SELECT e.*, _target_key IN ({written}) AS _is_shared, CASE WHEN
+                    _target_key IN ({written}) THEN _target_key ELSE {key_text("e", unit)} END AS _unit
+                FROM expected e
+            ) e
+            WHERE (_is_shared, _unit) IN (SELECT _is_shared, _unit FROM made)
                 OR e._target_key IN (SELECT target_key FROM lost)
-            ORDER BY _unit, e.updated_at DESC NULLS LAST, {newest}
+            ORDER BY _is_shared, _unit, updated_at DESC NULLS LAST, {newest}
         ),
         judged AS (
             SELECT coalesce(m._unit, e._unit) AS unit, e._target_key IS NULL AS is_only_new,
@@ -141,7 +150,7 @@ def _pairs(workspace: Workspace, staging: Staging, route: Route) -> str:
                     ELSE e._is_pending OR NOT (e.status {IN_AN_END_STATE} AND m.status {IN_AN_END_STATE})
                 END AS is_pending
                 {columns}
-            FROM made m FULL JOIN legacy e ON e._unit = m._unit
+            FROM made m FULL JOIN legacy e ON e._unit = m._unit AND e._is_shared = m._is_shared
         ),
         differing AS (SELECT * FROM judged WHERE NOT is_only_new AND NOT is_pending AND ({any_column}))
         SELECT totals.*, named.* FROM (

@@ -17,7 +17,8 @@ from tasktrail.migration.backfill import Backfill
 from tasktrail.migration.carrier import carry_back
 from tasktrail.migration.gate import Conditions, reasons
 from tasktrail.migration.locks import NotDrained, under_locks
-from tasktrail.migration.numbering import number_apart, number_on
+from tasktrail.migration.names import qualified
+from tasktrail.migration.numbering import number_on
 from tasktrail.migration.reconcile import Reconciler
 from tasktrail.migration.release import release
 from tasktrail.migration.reverse import WriteBack, ways_back
@@ -79,6 +80,9 @@ class Cutover:
         sync.apply_changes(session, workspace, reconcilers)
         Backfill(workspace).catch_up(session, reconcilers)
         ways = ways_back(workspace, [reconciler.staging for reconciler in reconcilers])
+        # Their sequences are moved, and whoever adds rows has those until it commits. Old workers are the
+        # ones that must not wait, so their tables are locked last.
+        numbered = [qualified(way.route.target) for way in ways if way.route.keeps_ids]
         try:
             for way in ways:
                 way.noted.install(session)
@@ -86,7 +90,7 @@ class Cutover:
                 session,
                 workspace,
                 "cut over",
-                [reconciler.staging.transform.source for reconciler in reconcilers],
+                [*numbered, *(reconciler.staging.transform.source for reconciler in reconcilers)],
                 drain=partial(sync.apply_changes, session, workspace, reconcilers),
                 waiting=lambda: sync.lag(session, workspace).entries,
                 work=partial(self._flip, reconcilers, second_window),
@@ -122,8 +126,6 @@ class Cutover:
         if self.journal.require(self.session, "cut over").phase is Phase.PARALLEL:
             for way in ways:
                 way.noted.uninstall(self.session)
-                if way.route.keeps_ids:
-                    number_apart(self.session, way.route)
 
     def _finish(self) -> None:
         """Do what comes after the moment; it can be repeated."""

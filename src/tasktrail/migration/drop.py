@@ -24,12 +24,14 @@ STEP = "drop the legacy tables"
 AGAIN = "then run `tasktrail migrate drop --yes` again"
 
 
-def gate(session: Session, workspace: Workspace) -> list[str]:
+def gate(session: Session, workspace: Workspace, *, is_renewing: bool = False) -> list[str]:
     """Return why the legacy tables may not be dropped now, each reason with what to do; empty when they may.
 
     Args:
         session: a connection.
         workspace: the plan and the database.
+        is_renewing: the archives are about to be brought up to date and tested, so that those which a killed
+            run brought up to date and did not test are in nobody's way.
 
     Raises:
         WrongPhase: there is no such migration.
@@ -48,7 +50,7 @@ def gate(session: Session, workspace: Workspace) -> list[str]:
     archives = {archive.table: archive for archive in recorded(session, workspace)}
     for table in workspace.plan.tables:
         archive = archives.get(table.name)
-        if archive is None or archive.tested_at is None:
+        if archive is None or (archive.tested_at is None and not is_renewing):
             what = "has no archive" if archive is None else "has an archive that was not restored for a test"
             reasons.append(f"{table.source} {what}; make it anew with `tasktrail migrate archive`")
     return reasons + _needed(session, workspace) + _unheard(session, workspace)
@@ -75,7 +77,7 @@ def drop(session: Session, workspace: Workspace) -> list[Archive]:
     with session.alone(name, "runner", doing=STEP):
         if workspace.journal.require(session, STEP).phase is Phase.DROPPED:
             return []
-        _refuse(workspace, gate(session, workspace))
+        _refuse(workspace, gate(session, workspace, is_renewing=True))
         with all_locked(session, workspace):
             renew(session, workspace)
             stagings = workspace.stagings(session)

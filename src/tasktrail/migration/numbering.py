@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 from tasktrail.errors import MigrationError
-from tasktrail.migration.expressions import literal
 from tasktrail.migration.names import qualified, quoted
 from tasktrail.migration.plan import Route, TableMigration
 from tasktrail.migration.session import Session
@@ -18,41 +17,24 @@ ROOM: Final = 1_000_000
 
 
 def number_apart(session: Session, route: Route) -> None:
-    """Let the new side number its rows where no legacy id will ever be.
+    """Let the new side number its rows where no legacy id will ever be, from the commit on.
 
     Args:
-        session: within a transaction.
+        session: within the transaction in which the legacy side is, or becomes, the truth.
         route: one that keeps ids.
 
     Raises:
         MigrationError: the target has no sequence for its ids.
     """
     last = session.value(f"SELECT coalesce(max(id), 0) FROM {qualified(route.target)}")
-    _restart(session, route, max(last + 1, FIRST_NEW_ID))
-
-
-def number_legacy_on(session: Session, table: TableMigration) -> None:
-    """Let the legacy side number its rows after those that were written back.
-
-    Args:
-        session: a connection; this is not undone with its transaction, and harmless, since it only goes up.
-        table: the legacy table, with one column as its key.
-    """
-    source, key = qualified(table.source), table.key[0]
-    legacy = _sequence_of(session, source, key)
-    if legacy is not None:
-        session.run(
-            f"SELECT setval({literal(legacy)}, newest) FROM (SELECT max({quoted(key)})::bigint AS newest "
-            f"FROM {source} WHERE {quoted(key)} < {FIRST_NEW_ID}) s "
-            f"WHERE newest > (SELECT last_value FROM {legacy})"
-        )
+    _restart(session, _sequence_of(session, route), max(last + 1, FIRST_NEW_ID))
 
 
 def number_on(session: Session, table: TableMigration, route: Route) -> None:
     """Let the new side number its rows after the legacy ones, so that the old shape can hold them.
 
     Args:
-        session: within a transaction.
+        session: within the transaction that makes the new side the truth, nobody writing to either table.
         table: the legacy table.
         route: one that keeps ids.
 
@@ -65,18 +47,39 @@ def number_on(session: Session, table: TableMigration, route: Route) -> None:
         f"SELECT greatest((SELECT max({key})::bigint FROM {source} WHERE {key} < {FIRST_NEW_ID}), "
         f"(SELECT max(id) FROM {target} WHERE id < {FIRST_NEW_ID}), 0)"
     )
-    _restart(session, route, last + ROOM)
+    _restart(session, _sequence_of(session, route), last + ROOM)
 
 
-def _restart(session: Session, route: Route, first: int) -> None:
-    target = qualified(route.target)
-    sequence = _sequence_of(session, target, "id")
+def number_legacy_on(session: Session, table: TableMigration) -> None:
+    """Let the legacy side number its rows after those that were written back; it only goes up.
+
+    Args:
+        session: within the transaction that makes the legacy side the truth, nobody writing to the table.
+        table: the legacy table, with one column as its key.
+    """
+    source, key = qualified(table.source), table.key[0]
+    sequence = _serial(session, source, key)
+    if sequence is None:
+        return
+    newest = session.value(
+        f"SELECT max({quoted(key)})::bigint FROM {source} WHERE {quoted(key)} < {FIRST_NEW_ID}"
+    )
+    if newest is not None and newest > session.value(f"SELECT last_value FROM {sequence}"):
+        _restart(session, sequence, newest + 1)
+
+
+def _restart(session: Session, sequence: str, first: int) -> None:
+    # Unlike setval() it is undone with the transaction, should the engine be killed before the commit.
+    session.run(f"ALTER SEQUENCE {sequence} RESTART WITH {first}")
+
+
+def _sequence_of(session: Session, route: Route) -> str:
+    sequence = _serial(session, qualified(route.target), "id")
     if sequence is None:
         raise MigrationError(f"{route.target}.id has no sequence, so new rows would get no ids")
-    # Unlike ALTER SEQUENCE it needs no owner, and is not undone with the transaction.
-    session.run(f"SELECT setval({literal(sequence)}, {first}, FALSE)")
+    return sequence
 
 
-def _sequence_of(session: Session, table: str, column: str) -> str | None:
+def _serial(session: Session, table: str, column: str) -> str | None:
     found = session.value("SELECT pg_get_serial_sequence(%(table)s, %(column)s)", table=table, column=column)
     return None if found is None else str(found)

@@ -196,7 +196,7 @@ class TableMigration:
     archived: Mapping[str, str] = field(default_factory=dict)
     otherwise: Twin = lambda _: Refused("quarantined", "unknown_type")
     context: Mapping[str, str] = field(default_factory=dict)
-    chunk_size: int = 5_000
+    chunk_size: int = 20_000
     rule_version: int = 1
 
     def route(self, name: str) -> Route:

@@ -120,7 +120,9 @@ class Quarantine:
         Returns:
             How many rows were accepted.
         """
-        with session.transaction():
+        name = self._workspace.plan.table(table).name
+        # Under the lock of those who carry rows over: they write to many raw rows at once, too.
+        with session.locked(self._workspace.plan.name, name), session.transaction():
             count = session.run(
                 f"UPDATE {self._workspace.own('tasktrail_raw')} w SET accepted_at = now(), "
                 "accepted_by = %(who)s, "
@@ -130,7 +132,7 @@ class Quarantine:
                 "AND (%(key)s::text IS NULL OR w.source_key = %(key)s) AND w.accepted_at IS NULL",
                 who=whoever(),
                 note=note,
-                table=self._workspace.plan.table(table).name,
+                table=name,
                 reason=reason,
                 key=key,
             )

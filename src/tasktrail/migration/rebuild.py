@@ -102,6 +102,18 @@ def add_foreign_keys(session: Session, definition: Definition) -> list[str]:
     return notes
 
 
+def unchecked(session: Session, definition: Definition) -> list[str]:
+    """Return the foreign keys of a table that are there but not checked, as they once were."""
+    wanted = [key["name"] for key in definition["foreign_keys"] if key["is_checked"]]
+    rows = session.rows(
+        "SELECT conname FROM pg_constraint WHERE conrelid = to_regclass(%(table)s) AND contype = 'f' "
+        "AND NOT convalidated AND conname = ANY(%(wanted)s) ORDER BY 1",
+        table=definition["written"],
+        wanted=wanted,
+    )
+    return [row["conname"] for row in rows]
+
+
 def validate(session: Session, definition: Definition) -> list[str]:
     """Have the server look whether all rows fit the foreign keys, beside those who read and write.
 

@@ -53,7 +53,15 @@ class Budget:
 
 
 class Reconciler:
-    """Reconciles the rows of one legacy table."""
+    """Reconciles the rows of one legacy table.
+
+    Attributes:
+        migration: name of the plan.
+        staging: the working tables.
+        budget: rows that may fail.
+        revisited: how many rows the last reconciliation took besides those it was told to, since they share a
+            unit of work with them.
+    """
 
     def __init__(self, migration: str, staging: Staging, budget: Budget | None = None) -> None:
         """Remember what to work with.
@@ -66,6 +74,7 @@ class Reconciler:
         self.migration = migration
         self.staging = staging
         self.budget = budget or Budget()
+        self.revisited = 0
         self._failing_now: dict[str, str] = {}
         self._transform = staging.transform
         self._table = staging.transform.table
@@ -140,15 +149,16 @@ class Reconciler:
             self._apply(session, chunk, count)
         return count
 
-    def _apply(self, session: Session, chunk: int, keys: int) -> None:
+    def _apply(self, session: Session, chunk: int, named: int) -> None:
         number, staged, known = 0, 0, 0
-        added = keys
+        added = keys = named
         while added:
             known += self.staging.recall(session, number)
             staged += self.staging.transform_round(session, number)
             number += 1
             added = self.staging.add_groups(session, number)
             keys += added
+        self.revisited = keys - named
         for route in self._table.routes:
             self.staging.mark_taken(session, route)
             if known:

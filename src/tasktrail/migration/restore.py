@@ -10,7 +10,7 @@ from typing import Final
 
 from tasktrail.errors import ConfigurationError, MigrationError
 from tasktrail.migration import account, rebuild, sync
-from tasktrail.migration.copies import Archive, as_archived, explained, measure, required
+from tasktrail.migration.copies import Archive, as_archived, explained, measure, recorded, required
 from tasktrail.migration.ddl import with_short_locks
 from tasktrail.migration.definition import Definition, differences, moved, read
 from tasktrail.migration.locks import all_locked
@@ -98,6 +98,8 @@ def restore(session: Session, workspace: Workspace, into: str) -> list[Definitio
 def restore_dropped(session: Session, workspace: Workspace) -> list[str]:
     """Make the legacy tables again in their place, with their triggers, and have them follow again.
 
+    Killed after that, it is finished by running it again: foreign keys are looked at last.
+
     Args:
         session: outside any transaction.
         workspace: the plan and the database.
@@ -114,6 +116,8 @@ def restore_dropped(session: Session, workspace: Workspace) -> list[str]:
     step = "restore the legacy tables"
     journal = workspace.journal
     with session.alone(workspace.plan.name, "runner", doing=step), all_locked(session, workspace):
+        if journal.require(session, step).phase is Phase.CUT_OVER and _is_unfinished(session, workspace):
+            return _validate(session, [archive.definition for archive in recorded(session, workspace)])
         journal.require(session, step, Phase.DROPPED)
         archives = required(session, workspace, step)
         definitions = [archive.definition for archive in archives]
@@ -149,9 +153,19 @@ def restore_dropped(session: Session, workspace: Workspace) -> list[str]:
 
         with explained(session, "the legacy tables cannot be made again"):
             with_short_locks(session, step, work)
-            for definition in definitions:
-                notes.extend(rebuild.validate(session, definition))
+        notes.extend(_validate(session, definitions))
     return notes
+
+
+def _is_unfinished(session: Session, workspace: Workspace) -> bool:
+    """Return whether a restored table has foreign keys that were to be looked at, and were not yet."""
+    return any(rebuild.unchecked(session, archive.definition) for archive in recorded(session, workspace))
+
+
+def _validate(session: Session, definitions: Sequence[Definition]) -> list[str]:
+    """Look at the foreign keys of the tables that were made; it can be repeated."""
+    with explained(session, "the foreign keys cannot be looked at"):
+        return [note for definition in definitions for note in rebuild.validate(session, definition)]
 
 
 def _dropped_at(session: Session, workspace: Workspace) -> datetime:

@@ -14,7 +14,7 @@ WRITES: Final = "SELECT, INSERT, UPDATE, DELETE"
 
 OWNER: Final = """
     SELECT pg_get_userbyid(relowner) AS name, pg_has_role(relowner, 'USAGE') AS is_us,
-        current_user::text AS us, has_table_privilege(oid, 'SELECT') AS is_readable
+        current_user::text AS us
     FROM pg_class WHERE oid = to_regclass(%(table)s)
 """
 LACKING: Final = """
@@ -23,11 +23,6 @@ LACKING: Final = """
     WHERE NOT has_table_privilege(to_regclass(%(table)s), name)
 """
 CREATABLE: Final = "SELECT has_schema_privilege(coalesce(%(schema)s, current_schema()), 'CREATE')"
-SEQUENCE: Final = """
-    SELECT sequence FROM (SELECT pg_get_serial_sequence(%(table)s, 'id') AS sequence
-        WHERE to_regclass(%(table)s) IS NOT NULL) s
-    WHERE NOT (has_sequence_privilege(sequence, 'SELECT') AND has_sequence_privilege(sequence, 'UPDATE'))
-"""
 
 
 def problems(session: Session, plan: MigrationPlan, schema: str | None) -> Iterator[str]:
@@ -48,23 +43,31 @@ def problems(session: Session, plan: MigrationPlan, schema: str | None) -> Itera
         if lacking := session.value(LACKING, table=quoted_name, wanted=WRITES.split(", ")):
             yield f"this role may not write to {name}: GRANT {lacking}"
     for route in routes:
-        if route.keeps_ids and (sequence := session.value(SEQUENCE, table=qualified(route.target))):
-            yield f"this role may not move {sequence}: GRANT SELECT, UPDATE"
+        # Cutover puts triggers on it and moves its sequence, which belongs to whoever owns the table.
+        if route.keeps_ids or route.reverse is not None:
+            yield from _ownership_problems(session, route.target)
     if not session.value(CREATABLE, schema=schema):
         yield f"this role may create nothing in the schema {schema or 'current_schema()'}: GRANT CREATE"
     if not session.value("SELECT has_database_privilege(current_database(), 'TEMP')"):
         yield "this role may make no temporary tables: GRANT TEMP ON the database"
+    if not session.value("SELECT has_database_privilege(current_database(), 'CREATE')"):
+        yield (
+            "this role may make no schema, in which archives are restored for a test: "
+            "GRANT CREATE ON the database"
+        )
 
 
 def _legacy_problems(session: Session, source: str) -> Iterator[str]:
-    owner = session.row(OWNER, table=qualified(source))
-    if owner is None:
-        return  # that it is missing is said elsewhere
-    if not owner["is_readable"]:
+    if session.value(LACKING, table=qualified(source), wanted=["SELECT"]):
         yield f"this role may not read {source}: GRANT SELECT"
-    if not owner["is_us"]:
+    yield from _ownership_problems(session, source)
+
+
+def _ownership_problems(session: Session, table: str) -> Iterator[str]:
+    owner = session.row(OWNER, table=qualified(table))
+    if owner is not None and not owner["is_us"]:  # that it is missing is said elsewhere
         # TRIGGER alone is not enough: they fire for writes by replication as well, and can be dropped.
         yield (
-            f"this role does not own {source}, which putting triggers on it takes: run as {owner['name']}, "
+            f"this role does not own {table}, which putting triggers on it takes: run as {owner['name']}, "
             f"or GRANT {owner['name']} TO {owner['us']}"
         )

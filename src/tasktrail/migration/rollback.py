@@ -44,7 +44,7 @@ class Rollback:
         return self._losses(ways)
 
     def run(self, *, accept_losses: bool = False) -> bool:
-        """Make the legacy tables the truth again.
+        """Make the legacy tables the truth again. Interrupted, it is finished by running it again.
 
         Args:
             accept_losses: also when they cannot hold all of it; the rows stay as they are in the new tables.
@@ -60,6 +60,7 @@ class Rollback:
         with self.session.alone(self.workspace.plan.name, "runner", doing="roll back"):
             state = self.journal.require(self.session, "roll back", Phase.PARALLEL, *REVERSED)
             if state.phase is Phase.PARALLEL:
+                self._finish(ways_back(self.workspace, self.workspace.stagings(self.session)))
                 return False
             reconcilers, ways = self._carried()
             losses = self._losses(ways)
@@ -68,7 +69,14 @@ class Rollback:
             if closed:
                 raise GateClosed(self.workspace.plan.name, "roll back", closed)
             self._turn(reconcilers, ways, losses)
+            self._finish(ways)
         return True
+
+    def _finish(self, ways: Sequence[WriteBack]) -> None:
+        """Do what comes after the moment; a cutover that was killed before its own left the same behind."""
+        for way in ways:
+            if way.noted.is_on(self.session):
+                way.noted.uninstall(self.session)
 
     def _carried(self) -> tuple[list[Reconciler], list[WriteBack]]:
         reconcilers = self.workspace.reconcilers(self.session, error_budget=None, truth="new")
@@ -113,8 +121,6 @@ class Rollback:
             waiting=lambda: sync.lag(session, workspace, side=None).entries,
             work=partial(self._flip, reconcilers, ways, losses),
         )
-        for way in ways:
-            way.noted.uninstall(session)
 
     def _flip(
         self, reconcilers: Sequence[Reconciler], ways: Sequence[WriteBack], losses: Sequence[Difference]

@@ -54,8 +54,16 @@ def troubles(session: Session, workspace: Workspace) -> list[str]:
 def _troubles(session: Session, workspace: Workspace, phase: Phase) -> Iterator[str]:
     stagings = workspace.stagings(session)
     noted = [sync.noted(staging) for staging in stagings]
+    back = [way.noted for way in ways_back(workspace, stagings)]
     if phase in REVERSED:
-        noted += [way.noted for way in ways_back(workspace, stagings)]
+        noted += back
+    elif phase is Phase.PARALLEL:
+        for one in back:
+            if one.is_on(session):
+                yield (
+                    f"the triggers on {one.table} belong to a cutover or rollback that is under way or was "
+                    "interrupted; run it again, or take them off with `tasktrail migrate rollback --yes`"
+                )
     for one in noted:
         for problem in one.problems(session):
             yield f"{problem}; put it on again with `tasktrail migrate sync`"

@@ -102,25 +102,33 @@ class Noted:
         """
         with_short_locks(session, f"take the triggers off {self.table}", self.take_off)
 
+    def is_on(self, session: Session) -> bool:
+        """Return whether any of the triggers is there."""
+        return not self._states(session).keys().isdisjoint(map(self._bare, EVENTS))
+
     def problems(self, session: Session) -> list[str]:
         """Return which triggers are missing or disabled, in words."""
-        there = {
-            row["name"]: row["state"]
-            for row in session.rows(
-                "SELECT tgname AS name, tgenabled::text AS state FROM pg_trigger "
-                "WHERE tgrelid = to_regclass(%(table)s) AND NOT tgisinternal",
-                table=self.table,
-            )
-        }
+        there = self._states(session)
         plain = self.table.replace('"', "")
         found = []
-        for event in EVENTS:
-            name = self.trigger(event).strip('"')
+        for name in map(self._bare, EVENTS):
             if name not in there:
                 found.append(f"{plain} lacks the trigger {name}")
             elif there[name] != "A":
                 found.append(f"the trigger {name} of {plain} is disabled")
         return found
+
+    def _bare(self, event: str) -> str:
+        return self.trigger(event).strip('"')
+
+    def _states(self, session: Session) -> dict[str, str]:
+        """Return all triggers of the table, and when each fires."""
+        rows = session.rows(
+            "SELECT tgname AS name, tgenabled::text AS state FROM pg_trigger "
+            "WHERE tgrelid = to_regclass(%(table)s) AND NOT tgisinternal",
+            table=self.table,
+        )
+        return {row["name"]: row["state"] for row in rows}
 
     def _definition(self, changes: str, table: str) -> str:
         """Return the trigger function.

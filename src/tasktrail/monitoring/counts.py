@@ -53,15 +53,13 @@ class StateCounts:
         }
 
 
-def counts(db: Source, domain: Domain, *, schema: str | None) -> StateCounts:
+def counts(db: Source, domain: Domain) -> StateCounts:
     """Count the rows of a domain by state.
 
     Args:
         db: what to read from.
         domain: the domain.
-        schema: where the library's own tables are.
     """
-    _ = schema
     table = table_of(domain.model)
     rows = db.execute(select(table.c.status, func.count()).group_by(table.c.status))
     found: dict[str, int] = {str(status): count for status, count in rows}

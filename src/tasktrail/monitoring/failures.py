@@ -76,19 +76,15 @@ class FailureGroups:
     more_groups: int
 
 
-def failures(
-    db: Source, domain: Domain, window: Window, *, schema: str | None, most: int = MOST_GROUPS
-) -> FailureGroups:
+def failures(db: Source, domain: Domain, window: Window, *, most: int = MOST_GROUPS) -> FailureGroups:
     """Group the rows that failed in a window, and still are, by the fingerprints of their errors.
 
     Args:
         db: what to read from.
         domain: the domain.
         window: the window, as ``Window.of`` makes it.
-        schema: where the library's own tables are.
         most: how many groups to return.
     """
-    _ = schema
     table = table_of(domain.model)
     since = literal(window.start)
     seconds = int(window.step.total_seconds())

@@ -147,16 +147,16 @@ class History:
         return self.ended / self.created if self.created else None
 
 
-def history(db: Source, domain: Domain, window: Window, *, schema: str | None) -> History:
+def history(db: Source, domain: Domain, window: Window) -> History:
     """Return what happened to the rows of a domain in a window.
 
     Args:
         db: what to read from.
         domain: the domain.
         window: the window, as ``Window.of`` makes it.
-        schema: where the library's own tables are.
     """
-    found = _figures(db, domain, window, schema)
+    parameters = {"width": window.step.total_seconds(), "since": window.start, "until": window.end}
+    found = list(db.execute(rollups.figures(domain.model), parameters))
     rows: Counter[tuple[datetime, str]] = Counter()
     for figure in found:
         rows[_bar_of(figure.start, window), figure.event] += figure.rows
@@ -169,12 +169,6 @@ def history(db: Source, domain: Domain, window: Window, *, schema: str | None) -
         waiting=_percentiles(ran, "waiting"),
         retries=_retries(ran),
     )
-
-
-def _figures(db: Source, domain: Domain, window: Window, schema: str | None) -> list[Row[Any]]:
-    _ = schema
-    parameters = {"width": window.step.total_seconds(), "since": window.start, "until": window.end}
-    return list(db.execute(rollups.figures(domain.model), parameters))
 
 
 def _bar_of(moment: datetime, window: Window) -> datetime:

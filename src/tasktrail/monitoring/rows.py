@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import sqlalchemy
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import select
 
 from tasktrail.errors import InvalidField, TrackingNotFound
 from tasktrail.fields import domain_columns
 from tasktrail.filters import Filter
 from tasktrail.guards import table_of, this_row
+from tasktrail.monitoring.failures import in_group
 from tasktrail.monitoring.pages import read_token, token_of
 from tasktrail.monitoring.reading import CappedCount, count_at_most
 from tasktrail.monitoring.windows import Source
@@ -137,7 +138,7 @@ def page(
     *,
     after: str | None = None,
     limit: int = 50,
-    where: Sequence[ColumnElement[bool]] = (),
+    group: str | None = None,
     most: int = MOST_COUNTED,
 ) -> Page:
     """Return rows that a filter means, the newest first.
@@ -148,18 +149,20 @@ def page(
         chosen: the filter.
         after: the token of the page wanted, as another page of the same filter gave it.
         limit: how many rows, up to ``MOST_ROWS``.
-        where: further conditions, e.g. ``in_group``; the same ones for each page.
+        group: only the FAILED rows of this group of failures, by its id.
         most: how far to count.
 
     Raises:
-        InvalidField: a value of the filter, the limit or the token is not acceptable.
+        InvalidField: a value of the filter, the limit, the group or the token is not acceptable.
     """
     if not 1 <= limit <= MOST_ROWS:
         raise InvalidField("limit", limit, f"must be from 1 to {MOST_ROWS}")
     table = table_of(domain.model)
-    conditions = [*chosen.conditions(domain.model), *where]
+    conditions = chosen.conditions(domain.model)
+    if group is not None:
+        conditions += in_group(domain, group)
     count = count_at_most(db, select(table.c.id).where(*conditions), most)
-    context = (domain.name, repr(chosen))
+    context = (domain.name, repr(chosen), group or "")
     older = [table.c.id < read_token(after, context)] if after is not None else []
     query = select_all(domain.model).where(*conditions, *older).order_by(table.c.id.desc())
     found = db.execute(query.limit(limit + 1)).all()

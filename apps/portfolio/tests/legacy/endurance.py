@@ -35,10 +35,11 @@ from portfolio.models import TRACKING_SCHEMA
 from tasktrail.embedded import EmbeddedPostgres
 from tasktrail.engines import Engines
 from tasktrail.migration import account, sync
-from tasktrail.migration.backfill import Backfill, Throttle
+from tasktrail.migration.backfill import Backfill
 from tasktrail.migration.follower import keep_following
 from tasktrail.migration.runner import Runner
 from tasktrail.migration.sync import Lag
+from tasktrail.migration.throttle import Throttle
 from tasktrail.migration.workspace import Workspace
 from tasktrail.settings import sqlalchemy_url
 from tests.waiting import until
@@ -51,6 +52,9 @@ MOST_SLOWDOWN: Final = 1.5
 
 LONGEST_WRITE: Final = 0.5
 """How long no write of an old worker may take during the migration, in seconds."""
+
+RESTS: Final = 4
+"""How many times longer the observer rests than it looks: two cores have the old workers and the copy too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +108,11 @@ class Report:
 
 
 class Observer:
-    """Takes the account all along, each time in one statement, and remembers what was wrong."""
+    """Takes the account all along, each time in one statement, and remembers what was wrong.
+
+    It looks with one process of the server and rests in between, since the run measures besides how the old
+    workers fare.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
         self.looks = 0
@@ -116,13 +124,16 @@ class Observer:
         """Look again and again; at the first imbalance it ends."""
         with self._workspace.session("observer") as session:
             stagings = self._workspace.stagings(session)
+            session.run("SET max_parallel_workers_per_gather = 0")
             while not stop.is_set() and not self.violations:
                 began = time.monotonic()
                 seen = account.take(session, self._workspace, stagings)
-                self.longest = max(self.longest, time.monotonic() - began)
+                took = time.monotonic() - began
+                self.longest = max(self.longest, took)
                 self.looks += 1
                 if not seen.is_balanced:
                     self.violations.extend(seen.equation(name) for name in seen.tables)
+                stop.wait(RESTS * took)
 
     def check(self) -> None:
         """Raise an AssertionError when a look found an imbalance."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import date
 from random import Random
+from typing import get_args
 
 import pytest
 from sqlalchemy import Engine, NullPool, create_engine
@@ -23,11 +25,21 @@ from tasktrail.migration.runner import Runner
 from tasktrail.migration.session import Session
 from tasktrail.migration.state import Phase
 from tasktrail.migration.workspace import Workspace
-from tests.migration.mortal import Death, Errand, Step, killed_at_random, run_to_its_death, run_to_its_end
+from tests.migration.mortal import (
+    Death,
+    Errand,
+    Moment,
+    Step,
+    killed_at_random,
+    run_to_its_death,
+    run_to_its_end,
+)
 
 PLAN_NAME = "portfolio.legacy.plan:PLAN"
 DEATHS = 100
 LONGEST_LIFE = 0.3
+AT_ONCE = 3
+"""How many die side by side, since most of each death is waiting."""
 
 LEDGER = """
     SELECT to_jsonb(l) - '{chunk,target_id,deleted_at}'::text[] || jsonb_build_object(
@@ -122,13 +134,17 @@ def test_killed_just_before_or_after_any_commit_and_resumed_it_ends_in_the_same_
     commits = run_to_its_end(undisturbed)
     resumed(undisturbed)
     expected = outcome(undisturbed.url)
-    for commit in range(1, commits + 1):
-        for moment in ("before", "after"):
-            errand = Errand(PLAN_NAME, make_database(template), step, chunk_size=20)
-            run_to_its_death(errand, Death(commit, moment))
-            resumed(errand)
+    deaths = [Death(commit, moment) for commit in range(1, commits + 1) for moment in get_args(Moment)]
 
-            assert outcome(errand.url) == expected, (commit, moment)
+    def die_and_go_on(death: Death) -> tuple[dict[str, str], list[dict[str, object]]]:
+        errand = Errand(PLAN_NAME, make_database(template), step, chunk_size=20)
+        run_to_its_death(errand, death)
+        resumed(errand)
+        return outcome(errand.url)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for death, found in zip(deaths, pool.map(die_and_go_on, deaths), strict=True):
+            assert found == expected, death
     assert commits >= 5
 
 

@@ -89,5 +89,10 @@ def turn(
 
 def _is_open(workspace: Workspace, session: Session) -> bool:
     parallel.run_pass(session, workspace)
-    session.run(f"UPDATE {workspace.own('tasktrail_raw')} SET accepted_at = now() WHERE accepted_at IS NULL")
+    for table in workspace.plan.tables:
+        with session.locked(workspace.plan.name, table.name):
+            session.run(
+                f"UPDATE {workspace.own('tasktrail_raw')} SET accepted_at = now() "
+                f"WHERE accepted_at IS NULL AND table_name = '{table.name}'"
+            )
     return not Cutover(workspace, session).gate(CONDITIONS)

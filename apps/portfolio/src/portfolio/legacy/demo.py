@@ -29,7 +29,7 @@ from tasktrail import Settings
 from tasktrail.migration import archive, carrier, drop, parallel
 from tasktrail.migration.account import Account
 from tasktrail.migration.backfill import Backfill
-from tasktrail.migration.backfill import Progress as Copied
+from tasktrail.migration.copier import Progress as Copied
 from tasktrail.migration.cutover import Cutover
 from tasktrail.migration.gate import Conditions
 from tasktrail.migration.plan import DISPOSITIONS
@@ -169,7 +169,10 @@ class _Play:
 
     def _cut_over(self, run: str) -> None:
         cutover = Cutover(self._workspace, self._session)
-        self._until(lambda: self._is_open(cutover), "the gate to the cutover did not open")
+        try:
+            self._until(lambda: self._is_open(cutover), "the gate to the cutover did not open")
+        except DemoFailed as error:
+            raise DemoFailed(f"{error}: {'; '.join(cutover.gate(CONDITIONS))}") from None
         self._say(run, f"{CONDITIONS.clean_passes} comparisons in a row found nothing")
         cutover.run(CONDITIONS)
         self._say("cutover", f"the new tables are the truth; {self._locked()}")

@@ -1,0 +1,132 @@
+"""``tasktrail status``, ``list``, ``show``, ``failures`` and ``stats``: what they say of rows."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from tasktrail import Status
+from tasktrail.cli.app import app
+from tests.commands import run_here
+from tests.rows import add_job, add_job_in, claim
+
+LAUNDRY = """
+from celery import Celery
+from tasktrail import Settings, Trail
+from tests.support import SCHEMA, JobTrackingService
+
+trail = Trail(Celery("laundry"), Settings.load(), schema=SCHEMA)
+trail.task(JobTrackingService, name="laundry.job")(lambda run: None)
+"""
+
+
+@pytest.fixture(autouse=True)
+def laundry(project_folder: Path, monkeypatch: pytest.MonkeyPatch, engine: Engine) -> Iterator[None]:
+    """An application in the working directory, on the fresh database."""
+    (project_folder / "laundry.py").write_text(LAUNDRY, encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("TASKTRAIL_DATABASE_URL", engine.url.render_as_string(hide_password=False))
+    monkeypatch.setenv("TASKTRAIL_BROKER_URL", "redis://127.0.0.1:1")
+    monkeypatch.setenv("TASKTRAIL_APP", "laundry:trail")
+    yield
+    sys.modules.pop("laundry", None)
+
+
+def told(*words: str) -> Any:
+    """Return what a command says as JSON."""
+    outcome = run_here(app, *words, "--json")
+    assert (outcome.code, outcome.err) == (0, "")
+    return json.loads(outcome.out)
+
+
+def test_status_counts_the_rows_of_each_state(engine: Engine) -> None:
+    for status in Status:
+        add_job_in(engine, status)
+    job = add_job(engine)
+    (domain,) = told("status")
+
+    assert [domain[status.value.lower()] for status in Status] == [2, 1, 1, 1, 1]
+    assert domain["oldest_pending"]["id"] < job
+    assert domain["stuck"] == {"count": 0, "is_more": False, "ids": []}
+
+
+def test_status_prints_a_table_without_colour_and_without_cutting_it_when_piped(engine: Engine) -> None:
+    add_job(engine)
+    outcome = run_here(app, "status")
+
+    assert outcome.code == 0
+    assert "\x1b" not in outcome.out
+    assert [word for word in ("job", "pending", "oldest due", "overdue") if word not in outcome.out] == []
+
+
+def test_list_gives_the_newest_rows_first_and_the_token_of_the_next_page(engine: Engine) -> None:
+    jobs = [add_job_in(engine, Status.FAILED) for _ in range(3)]
+    add_job(engine)
+    first = told("list", "job", "--status", "FAILED", "--limit", "2")
+    rest = told("list", "job", "--status", "FAILED", "--limit", "2", "--page", first["next"])
+
+    assert [row["id"] for row in first["rows"]] == [jobs[2], jobs[1]]
+    assert ([row["id"] for row in rest["rows"]], rest["next"], rest["count"]) == ([jobs[0]], None, 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("list", "nobody"), "nobody"),
+        (("list", "job", "--page", "made-up"), "page"),
+        (("list", "job", "--limit", "201"), "must be from 1 to 200"),
+        (("list", "job", "--group", "x"), "group"),
+        (("show", "job", "99"), "99"),
+    ],
+)
+def test_bad_input_gets_one_clear_line(words: tuple[str, ...], complaint: str) -> None:
+    assert run_here(app, *words).complains(complaint)
+
+
+def test_show_tells_all_of_a_job_and_its_attempts(engine: Engine) -> None:
+    job = add_job_in(engine, Status.FAILED)
+    outcome = run_here(app, "show", "job", str(job))
+
+    assert outcome.code == 0
+    assert [
+        word
+        for word in (f"job {job}", "FAILED", "ValueError: no", "attempt", "ago")
+        if word not in outcome.out
+    ] == []
+    assert told("show", "job", str(job))["log"][0]["outcome"] == "error"
+
+
+def test_failures_are_grouped_by_what_went_wrong_and_list_shows_a_group(engine: Engine) -> None:
+    jobs = [add_job_in(engine, Status.FAILED) for _ in range(2)]
+    (groups,) = told("failures")
+    (group,) = groups["groups"]
+
+    assert (group["rows"], group["fingerprint"]) == (2, "ValueError: no")
+    assert [row["id"] for row in told("list", "job", "--group", group["group"])["rows"]] == jobs[::-1]
+    assert "ValueError: no" in run_here(app, "failures").out
+
+
+def test_failures_says_so_when_there_is_none() -> None:
+    assert run_here(app, "failures", "--period", "1h").out == "nothing failed in the last 1h\n"
+
+
+def test_stats_give_rates_and_durations(engine: Engine) -> None:
+    for status in (Status.COMPLETED, Status.COMPLETED, Status.COMPLETED, Status.FAILED):
+        add_job_in(engine, status)
+    claim(engine, add_job(engine))
+    (figures,) = told("stats", "job")
+
+    assert (figures["created"], figures["ended"], figures["success_rate"], figures["completion_rate"]) == (
+        5,
+        4,
+        0.75,
+        0.8,
+    )
+    assert figures["running"]["count"] == 4
+    assert "75.0 %" in run_here(app, "stats").out
