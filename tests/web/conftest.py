@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import httpx
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
+from fastapi import FastAPI
 from sqlalchemy.orm import Session
 
 from tasktrail.access import tokens
@@ -64,6 +66,20 @@ def operator(shop: Desk) -> str:
 
 
 @pytest.fixture
-def browse(portal: BlockingPortal, shop: Desk) -> Browser:
+def serve(shop: Desk) -> Iterator[Callable[..., FastAPI]]:
+    """Makes applications, and ends what goes on in them."""
+    made: list[FastAPI] = []
+
+    def make(**options: Any) -> FastAPI:
+        made.append(create_app(shop.trail, **options))
+        return made[-1]
+
+    yield make
+    for app in made:
+        app.state.conductor.close()
+
+
+@pytest.fixture
+def browse(portal: BlockingPortal, serve: Callable[..., FastAPI]) -> Browser:
     """Requests to the application as it is by default."""
-    return Browser(portal, create_app(shop.trail))
+    return Browser(portal, serve())

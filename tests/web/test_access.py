@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +15,6 @@ from sqlalchemy.orm import Session
 
 from tasktrail import Status
 from tasktrail.access import logins, tokens
-from tasktrail.web import create_app
 from tests.desk import Desk
 from tests.support import SCHEMA
 from tests.web.conftest import Browser
@@ -32,16 +31,17 @@ def routes(app: FastAPI) -> Iterator[tuple[str, str]]:
         if isinstance(route, APIRoute):
             yield from ((method, prefix + route.path) for method in route.methods)
         elif hasattr(route, "original_router"):
-            pending.extend((prefix, inner) for inner in route.original_router.routes)
+            within = prefix + route.include_context.prefix
+            pending.extend((within, inner) for inner in route.original_router.routes)
 
 
 def filled(path: str) -> str:
-    return path.replace("{domain}", "job").replace("{tracking_id}", "1")
+    return path.replace("{domain}", "job").replace("{tracking_id}", "1").replace("{number}", "1")
 
 
 @pytest.fixture
-def all_routes(shop: Desk) -> list[tuple[str, str]]:
-    return sorted(set(routes(create_app(shop.trail))))
+def all_routes(shop: Desk, serve: Callable[..., FastAPI]) -> list[tuple[str, str]]:
+    return sorted(set(routes(serve())))
 
 
 def audited(shop: Desk) -> list[tuple[str, str]]:
@@ -133,8 +133,10 @@ def test_logging_in_sets_a_cookie_that_scripts_and_other_sites_do_not_get(
     assert audited(shop)[-1] == ("vera", "login")
 
 
-def test_the_cookie_is_secure_over_https(portal: BlockingPortal, shop: Desk, viewer: str) -> None:
-    browse = Browser(portal, create_app(shop.trail), "https://jobs.example")
+def test_the_cookie_is_secure_over_https(
+    portal: BlockingPortal, shop: Desk, serve: Callable[..., FastAPI], viewer: str
+) -> None:
+    browse = Browser(portal, serve(), "https://jobs.example")
 
     assert all("; Secure" in one for one in log_in(browse, viewer).headers.get_list("set-cookie")[:1])
 
@@ -172,8 +174,10 @@ def test_logging_out_ends_the_session(browse: Browser, viewer: str) -> None:
     assert browse("GET", "/api/domains").status_code == 401
 
 
-def test_logins_are_limited_for_all_processes(portal: BlockingPortal, shop: Desk, viewer: str) -> None:
-    processes = [Browser(portal, create_app(shop.trail)) for _ in range(2)]
+def test_logins_are_limited_for_all_processes(
+    portal: BlockingPortal, shop: Desk, serve: Callable[..., FastAPI], viewer: str
+) -> None:
+    processes = [Browser(portal, serve()) for _ in range(2)]
     codes = [log_in(processes[number % 2], "tt_wrong").status_code for number in range(logins.LIMIT)]
     last = log_in(processes[0], viewer)
 
@@ -197,7 +201,7 @@ def test_an_address_may_try_again_later_and_old_tries_are_forgotten(
         assert db.scalar(text("SELECT count(*) FROM tracking.tasktrail_logins")) == 0
 
 
-@pytest.mark.parametrize("path", ["/login", "/api/domains", "/nowhere", "/static/login.css", "/?x=%00"])
+@pytest.mark.parametrize("path", ["/login", "/api/domains", "/nowhere", "/static/page.css", "/?x=%00"])
 def test_every_answer_forbids_scripts_of_others_frames_and_guessing_of_types(
     browse: Browser, path: str
 ) -> None:
@@ -208,7 +212,7 @@ def test_every_answer_forbids_scripts_of_others_frames_and_guessing_of_types(
     assert "frame-ancestors 'none'" in policy
     assert "unsafe" not in policy
     assert headers["x-content-type-options"] == "nosniff"
-    assert headers["cache-control"] == "no-store"
+    assert headers["cache-control"] == ("no-cache" if path.startswith("/static") else "no-store")
     assert headers["referrer-policy"] == "same-origin"
 
 
@@ -217,22 +221,24 @@ def test_every_answer_forbids_scripts_of_others_frames_and_guessing_of_types(
     [("http://127.0.0.1:8080", 200), ("http://localhost", 200), ("http://evil.example:8080", 401)],
 )
 def test_an_open_application_lets_this_machine_read_under_its_own_name_only(
-    portal: BlockingPortal, shop: Desk, base: str, expected: int
+    portal: BlockingPortal, shop: Desk, serve: Callable[..., FastAPI], base: str, expected: int
 ) -> None:
-    browse = Browser(portal, create_app(shop.trail, is_open=True), base)
+    browse = Browser(portal, serve(is_open=True), base)
 
     assert browse("GET", "/api/domains").status_code == expected
     assert browse("POST", "/api/domains/job/jobs", json={}).status_code == (403 if expected == 200 else 401)
 
 
-def test_it_can_be_mounted_under_any_prefix(portal: BlockingPortal, shop: Desk, viewer: str) -> None:
+def test_it_can_be_mounted_under_any_prefix(
+    portal: BlockingPortal, shop: Desk, serve: Callable[..., FastAPI], viewer: str
+) -> None:
     outer = FastAPI()
-    outer.mount("/a/b", create_app(shop.trail))
+    outer.mount("/a/b", serve())
     browse = Browser(portal, outer)
     page = browse("GET", "/a/b/login")
 
     assert 'action="/a/b/login"' in page.text
-    assert 'href="/a/b/static/login.css"' in page.text
-    assert browse("GET", "/a/b/static/login.css").status_code == 200
+    assert 'href="/a/b/static/page.css"' in page.text
+    assert browse("GET", "/a/b/static/page.css").status_code == 200
     assert "Path=/a/b/" in page.headers["set-cookie"]
     assert browse("GET", "/a/b/api/domains", viewer).status_code == 200

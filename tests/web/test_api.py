@@ -221,3 +221,18 @@ def test_a_viewer_sees_who_did_what(browse: Browser, shop: Desk, viewer: str, op
         ("otto", "cancel", {"reason": "late"})
     ]
     assert shop.status(row) is Status.CANCELLED
+
+
+def test_a_secret_in_an_error_cannot_be_found_out_by_searching(
+    browse: Browser, shop: Desk, viewer: str
+) -> None:
+    shop.job.enqueue()
+    with shop.engine.begin() as db:
+        error = "OSError: postgresql://me:hunter2@db refused"
+        db.execute(text("UPDATE tracking.job_tracking SET error_message = :error"), {"error": error})
+
+    def found(part: str) -> int:
+        return browse("GET", f"/api/domains/job/jobs?error={part}", viewer).json()["count"]["count"]
+
+    assert [found(part) for part in ("me:", "REFUSED", "@db refused")] == [1, 1, 1]
+    assert [found(part) for part in ("h", "me:h", "hunter2", "2@db", "[masked]", "%")] == [0, 0, 0, 0, 0, 0]

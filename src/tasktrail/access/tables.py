@@ -1,10 +1,22 @@
-"""The tables of tokens, sessions, logins and the audit, as statements name them."""
+"""The tables of tokens, sessions, logins, the audit and operations, as statements name them."""
 
 from __future__ import annotations
 
 from functools import cache
 
-from sqlalchemy import BigInteger, Column, DateTime, Integer, LargeBinary, MetaData, String, Table, Text, func
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    Uuid,
+    func,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
 
@@ -67,4 +79,30 @@ def audit(schema: str | None) -> Table:
         Column("filter", JSONB(none_as_null=True)),
         Column("count", BigInteger),
         Column("details", JSONB),
+    )
+
+
+@cache
+def operations(schema: str | None) -> Table:
+    """Return the table of operations on many rows."""
+    moment = DateTime(timezone=True)
+    return Table(
+        "tasktrail_operations",
+        MetaData(schema=schema),
+        Column("id", BigInteger, primary_key=True),
+        Column("domain", String(63)),
+        Column("action", String(10)),
+        Column("filter", JSONB),
+        Column("reason", Text),
+        Column("rate", Integer),
+        Column("who", Text),
+        Column("state", String(10)),
+        Column("expected", BigInteger),
+        Column("done", BigInteger),
+        Column("cursor", BigInteger),
+        Column("created_at", moment),
+        Column("claimed_by", Uuid),
+        Column("heartbeat_at", moment),
+        Column("finished_at", moment),
+        Column("error", Text),
     )

@@ -1,11 +1,11 @@
-"""What an ``enqueue`` came to."""
+"""What an ``enqueue`` or a retry of many rows came to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from tasktrail.states import Status
-from tasktrail.tracker import Added
+from tasktrail.tracker import Added, AddedRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +40,16 @@ class EnqueuedMany:
     created: int
     existing: int
     dispatched: int
+
+
+@dataclass(frozen=True, slots=True)
+class Revived:
+    """A batch of rows that were started again.
+
+    Attributes:
+        ids: all of them.
+        due: those of them that wait for no other row, so that their messages can go out.
+    """
+
+    ids: tuple[int, ...]
+    due: tuple[AddedRow, ...]

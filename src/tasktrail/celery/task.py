@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from sqlalchemy.util import await_only
 
 from tasktrail import sweeps, tracker
 from tasktrail.celery.bulk import BATCH, Chosen, server_now
-from tasktrail.celery.enqueued import Enqueued, EnqueuedMany
+from tasktrail.celery.enqueued import Enqueued, EnqueuedMany, Revived
 from tasktrail.celery.execution import WorkerParts
 from tasktrail.celery.outbox import Send, send_after_commit
 from tasktrail.celery.publish import Message
@@ -246,18 +246,12 @@ class TrackedTask(Generic[ModelT]):
         # Or a job that fails at once would be found again by the next batch, and so for ever.
         is_older = table_of(self.domain.model).c.updated_at <= server_now(self._engines)
         rows_meant = self._chosen(chosen, REVIVABLE, is_older)
-        statement = sweeps.revive_batch_if_ended(self.domain.model, rows_meant.conditions)
-        parameters = {"batch": BATCH, "grant": self.domain.policy.max_attempts}
 
         def start_batch() -> int:
             with self._engines.errors(), self._engines.sync.begin() as db:
-                rows = [
-                    AddedRow(row.id, row.celery_task_id, Added.RESTARTED, Status.PENDING)
-                    for row in db.execute(statement, parameters)
-                ]
-                held = self._hold(db, [row.id for row in rows])
-            self._publisher.send(self._messages([row for row in rows if row.id not in held], {}))
-            return len(rows)
+                revived = self.retry_some(db, rows_meant.conditions, BATCH)
+            self.send(revived)
+            return len(revived.ids)
 
         return rows_meant.until_none_is_left(start_batch)
 
@@ -276,14 +270,40 @@ class TrackedTask(Generic[ModelT]):
         """
         is_older = table_of(self.domain.model).c.created_at <= server_now(self._engines)
         rows_meant = self._chosen(chosen, ACTIVE, is_older)
-        statement = sweeps.cancel_batch_if_active(self.domain.model, rows_meant.conditions)
-        parameters = {"batch": BATCH, "error": clean_text(reason)}
 
         def cancel_batch() -> int:
             with self._engines.pooled() as db:
-                return len(db.execute(statement, parameters).all())
+                return len(self.cancel_some(db, rows_meant.conditions, reason, BATCH))
 
         return rows_meant.until_none_is_left(cancel_batch)
+
+    def retry_some(
+        self, db: tracker.Database, conditions: Sequence[ColumnElement[bool]], size: int
+    ) -> Revived:
+        """Start a batch of FAILED and CANCELLED rows again, in your transaction; ``send`` it after that.
+
+        Args:
+            db: session or connection; the caller commits.
+            conditions: which rows; those that somebody writes just now are skipped.
+            size: how many at most, those with the lowest ids.
+        """
+        statement = sweeps.revive_batch_if_ended(self.domain.model, conditions)
+        found = db.execute(statement, {"batch": size, "grant": self.domain.policy.max_attempts})
+        rows = [AddedRow(row.id, row.celery_task_id, Added.RESTARTED, Status.PENDING) for row in found]
+        held = self._hold(db, [row.id for row in rows])
+        return Revived(tuple(row.id for row in rows), tuple(row for row in rows if row.id not in held))
+
+    def cancel_some(
+        self, db: tracker.Database, conditions: Sequence[ColumnElement[bool]], reason: str, size: int
+    ) -> tuple[int, ...]:
+        """Cancel a batch of PENDING and PROCESSING rows, in your transaction; see ``retry_some``."""
+        statement = sweeps.cancel_batch_if_active(self.domain.model, conditions)
+        found = db.execute(statement, {"batch": size, "error": clean_text(reason)})
+        return tuple(found.scalars())
+
+    def send(self, revived: Revived) -> None:
+        """Send the messages of rows that were started again; what cannot go out, maintenance sends later."""
+        self._publisher.send(self._messages(revived.due, {}))
 
     def count_where(self, chosen: Filter, states: Collection[Status]) -> int:
         """Count the rows of a filter that are in one of these states.

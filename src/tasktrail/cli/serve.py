@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from tasktrail.cli.application import trail_of
+from tasktrail.cli.migrate_plan import Plan, load_plan
 from tasktrail.errors import ConfigurationError
+
+GRACE: Final = 3
+"""How long open requests may take after SIGTERM, in seconds; live pages would hold on to theirs."""
 
 
 def serve(
@@ -18,6 +22,7 @@ def serve(
     is_open: Annotated[
         bool, typer.Option("--open", help="Let everybody on this machine read without a token.")
     ] = False,
+    plan: Plan = None,
 ) -> None:
     """Serve the REST API and the dashboard until SIGTERM or Ctrl-C.
 
@@ -32,12 +37,19 @@ def serve(
     if is_open and not _is_loopback(host):
         raise ConfigurationError(f"--open: allowed on a loopback address only, and {host} is none")
     trail = trail_of(context)
+    shown = load_plan(plan) if plan else None
     if is_open:
         typer.secho(
             "WARNING: --open: everybody on this machine sees every job", fg="red", bold=True, err=True
         )
     try:
-        uvicorn.run(create_app(trail, is_open=is_open), host=host, port=port, server_header=False)
+        uvicorn.run(
+            create_app(trail, is_open=is_open, plan=shown),
+            host=host,
+            port=port,
+            server_header=False,
+            timeout_graceful_shutdown=GRACE,
+        )
     finally:
         trail.engines.dispose()
 

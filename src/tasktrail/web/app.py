@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any, Final
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from tasktrail.celery import Trail
-from tasktrail.web import api, health, login, problems
+from tasktrail.migration.plan import MigrationPlan
+from tasktrail.web import api, charts, login, problems
 from tasktrail.web.armour import Armour
+from tasktrail.web.conductor import Conductor
 from tasktrail.web.holders import viewer
+from tasktrail.web.live import Live
+from tasktrail.web.pages import ROUTERS
+from tasktrail.web.reads import Reads
 from tasktrail.web.rendering import STATIC
 
 logger = logging.getLogger(__name__)
@@ -38,7 +47,17 @@ PROBLEM_SCHEMA: Final[dict[str, Any]] = {
 }
 
 
-def create_app(trail: Trail, *, is_open: bool = False, pages: Sequence[APIRouter] = ()) -> FastAPI:
+class Files(StaticFiles):
+    """The style sheet and scripts; a browser asks each time whether it has the newest."""
+
+    def file_response(self, *args: Any, **options: Any) -> Response:
+        """Return a file."""
+        found = super().file_response(*args, **options)
+        found.headers["Cache-Control"] = "no-cache"
+        return found
+
+
+def create_app(trail: Trail, *, is_open: bool = False, plan: MigrationPlan | None = None) -> FastAPI:
     """Make the application; nothing is connected.
 
     ::
@@ -49,23 +68,42 @@ def create_app(trail: Trail, *, is_open: bool = False, pages: Sequence[APIRouter
     Args:
         trail: what it is about.
         is_open: let everybody on this machine read without a token. To write always takes one.
-        pages: routers of pages; each route of theirs must depend on ``holders.viewer`` or ``operator``.
+        plan: the migration that is shown.
 
     Returns:
         An ASGI application, for a server of its own or to be mounted under any prefix.
     """
+    conductor = Conductor(trail)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # Only when it runs by itself: of an application that is mounted, this is not called.
+        conductor.ensure()
+        threading.Thread(target=charts.warm, name="tasktrail charts", daemon=True).start()
+        yield
+        await run_in_threadpool(conductor.close)
+
     app = FastAPI(
-        title="tasktrail", version=version("tasktrail"), docs_url=None, redoc_url=None, openapi_url=None
+        title="tasktrail",
+        version=version("tasktrail"),
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        lifespan=lifespan,
     )
     app.state.trail = trail
     app.state.is_open = is_open
+    app.state.plan = plan
+    app.state.conductor = conductor
+    app.state.live = Live(trail)
+    app.state.reads = Reads()
     if is_open:
         logger.warning("reading takes no token: everybody on this machine sees every job")
     app.add_middleware(Armour)
     problems.install(app)
-    for router in (health.router, login.router, api.router, *pages):
+    for router in (api.health.router, login.router, api.router, *ROUTERS):
         app.include_router(router)
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    app.mount("/static", Files(directory=STATIC), name="static")
 
     @app.get("/api/openapi.json", dependencies=[Depends(viewer)], include_in_schema=False)
     def describe() -> dict[str, Any]:

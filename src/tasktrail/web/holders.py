@@ -72,6 +72,7 @@ def viewer(
         HTTPException: a session's request to write does not come from a form of its own.
     """
     trail = trail_of(request)
+    request.app.state.conductor.ensure()
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     cookie = request.cookies.get(COOKIE)
     if secret:

@@ -1,17 +1,14 @@
-"""The REST API of domains, their rows and the audit."""
+"""Domains, their rows, and the audit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Response
-from sqlalchemy.orm import Session
 
 from tasktrail.access import audit
-from tasktrail.celery import Enqueued, Trail
+from tasktrail.celery import Enqueued
 from tasktrail.errors import InvalidField
 from tasktrail.fields import domain_columns
 from tasktrail.masking import mask_fields
@@ -19,21 +16,14 @@ from tasktrail.monitoring import queries
 from tasktrail.prerequisites import TrackingRef
 from tasktrail.registry import Domain
 from tasktrail.tracker import Added
-from tasktrail.web import documents, values
-from tasktrail.web.choosing import LARGEST_ID, Chosen, known_parameters
-from tasktrail.web.holders import Operator, TheTrail, viewer
+from tasktrail.web import acting, documents, values
+from tasktrail.web.choosing import LARGEST_ID, Chosen
+from tasktrail.web.holders import Operator, TheTrail
 
-router: Final = APIRouter(prefix="/api", dependencies=[Depends(viewer), Depends(known_parameters)])
+router: Final = APIRouter()
 
 Id = Annotated[int, Path(ge=1, le=LARGEST_ID)]
 Choice = Annotated[Chosen, Depends()]
-
-
-@contextmanager
-def writing(trail: Trail) -> Iterator[Session]:
-    """Lend a session for one write and its line in the audit."""
-    with trail.engines.errors(), Session(trail.engines.sync) as session, session.begin():
-        yield session
 
 
 @router.get("/domains")
@@ -53,7 +43,8 @@ def list_jobs(
     """List rows, the newest first. Choose by a domain column with `field.<name>=<value>`."""
     found = trail.registry.get(domain)
     with trail.engines.errors(), queries.reading(trail.engines.sync) as db:
-        rows = queries.page(db, found, chosen.filter(found), after=page, limit=limit)
+        meant = chosen.meant(found)
+        rows = queries.page(db, found, meant.chosen, group=meant.group, after=page, limit=limit)
     return documents.JobsDocument.of(rows, found.model)
 
 
@@ -72,7 +63,7 @@ def create_job(
     if new.max_attempts is not None:
         fields["max_attempts"] = new.max_attempts
     trail.publisher.require_broker()
-    with writing(trail) as session:
+    with acting.writing(trail) as session:
         added = task.enqueue(
             session,
             on_duplicate=new.on_duplicate,
@@ -108,12 +99,7 @@ def show_job(trail: TheTrail, domain: str, tracking_id: Id) -> documents.JobDeta
 @router.post("/domains/{domain}/jobs/{tracking_id}/retry")
 def retry_job(trail: TheTrail, holder: Operator, domain: str, tracking_id: Id) -> documents.StateDocument:
     """Start a FAILED or CANCELLED row again."""
-    task = trail.task_of(domain)
-    trail.publisher.require_broker()
-    with writing(trail) as session:
-        started = task.retry(tracking_id, session=session)
-        audit.note(session, trail.schema, holder.name, "retry", domain=domain, tracking_id=tracking_id)
-    return _state(started)
+    return _state(acting.retry(trail, holder, domain, tracking_id))
 
 
 @router.post("/domains/{domain}/jobs/{tracking_id}/cancel", status_code=204)
@@ -121,18 +107,7 @@ def cancel_job(
     trail: TheTrail, holder: Operator, domain: str, tracking_id: Id, why: documents.Cancellation
 ) -> None:
     """Cancel a PENDING row at once, a PROCESSING one at its worker's next heartbeat."""
-    task = trail.task_of(domain)
-    with writing(trail) as session:
-        task.cancel(tracking_id, why.reason, session=session)
-        audit.note(
-            session,
-            trail.schema,
-            holder.name,
-            "cancel",
-            domain=domain,
-            tracking_id=tracking_id,
-            reason=why.reason,
-        )
+    acting.cancel(trail, holder, domain, tracking_id, why.reason)
 
 
 @router.get("/audit")
