@@ -13,11 +13,11 @@ from sqlalchemy.exc import NoSuchTableError
 from tasktrail.errors import SchemaOutdated
 from tasktrail.library import LIBRARY_TABLES, VERSION_TABLE
 from tasktrail.registry import Domain
-from tasktrail.schema import v1, v2, v3, v4, v6
+from tasktrail.schema import v1, v2, v3, v4, v5, v6
 
-__all__ = ["HEAD", "LIBRARY_TABLES", "VERSIONS", "problems", "require", "v1", "v2", "v3", "v4", "v6"]
+__all__ = ["HEAD", "LIBRARY_TABLES", "VERSIONS", "problems", "require", "v1", "v2", "v3", "v4", "v5", "v6"]
 
-VERSIONS = (v1, v2, v3, v4, v6)
+VERSIONS = (v1, v2, v3, v4, v5, v6)
 """All of them, in the order in which they are applied."""
 
 HEAD = VERSIONS[-1].VERSION

@@ -70,7 +70,7 @@ def stacked(columns: tuple[Column, ...], top: int, summary: str) -> Markup:
             begin = end
     places = [{"x": place, "label": column.label} for place, column in enumerate(columns)]
     band = {"scale": "x", "band": 1}
-    marks = [
+    marks: list[dict[str, Any]] = [
         {
             "type": "rule",
             "from": {"data": "lines"},
@@ -111,7 +111,7 @@ def stacked(columns: tuple[Column, ...], top: int, summary: str) -> Markup:
             },
         },
     ]
-    scales = [
+    scales: list[dict[str, Any]] = [
         {
             "name": "x",
             "type": "band",
@@ -127,7 +127,7 @@ def stacked(columns: tuple[Column, ...], top: int, summary: str) -> Markup:
             "range": [f"var(--{name})" for name in SERIES],
         },
     ]
-    data = [
+    data: list[dict[str, Any]] = [
         {"name": "parts", "values": parts},
         {"name": "places", "values": places},
         {"name": "lines", "values": [0, top / 2, top]},

@@ -1,7 +1,7 @@
 """Tokens, sessions, the audit, and operations on many rows, for the REST API and the dashboard.
 
 Revision ID: 0008
-Revises: 0006
+Revises: 0007
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from alembic import op
 from tasktrail.schema import v6
 
 revision = "0008"
-down_revision = "0006"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
