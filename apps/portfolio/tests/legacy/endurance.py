@@ -66,6 +66,8 @@ class Options:
         dirty: which part of them is dirty.
         writers: how many processes write.
         rate: writes a second, of all of them.
+        days: how many of the newest days they are busy with: at such a rate an old system had much to do, and
+            with few of them a unit of work would have thousands of rows.
         seconds: how long the baseline takes, and the writing during the migration at least.
         looks: how often the account is taken during the migration, at least.
         share: part of the time in which the backfill works.
@@ -78,6 +80,7 @@ class Options:
     dirty: float = 0.05
     writers: int = 8
     rate: float = 500.0
+    days: int = 2000
     seconds: float = 30.0
     looks: int = 10
     share: float = 1.0
@@ -140,15 +143,18 @@ class Observer:
         assert not self.violations, self.violations
 
 
-def run(options: Options, folder: Path, say: Callable[[str], None] = lambda _: None) -> Report:
+def run(
+    options: Options, folder: Path, say: Callable[[str], None] = lambda _: None, report: Report | None = None
+) -> Report:
     """Generate, measure the baseline, migrate under fire, drain, and judge.
 
     Args:
         options: what the run is like.
         folder: of the database server; another user must be able to enter it.
         say: is told what begins.
+        report: what is to be filled; it has what was seen, too, when the run breaks off.
     """
-    report = Report()
+    report = report or Report()
     server = EmbeddedPostgres(folder / "postgres")
     engine = create_engine(sqlalchemy_url(server.start()), poolclass=NullPool)
     try:
@@ -277,7 +283,7 @@ def _timed(report: Report, what: str, say: Callable[[str], None]) -> Iterator[No
 
 def _writers(options: Options, engine: Engine, number: int) -> Simulation:
     seed = options.seed + number
-    return Simulation(engine.url, rate=options.rate, processes=options.writers, seed=seed)
+    return Simulation(engine.url, rate=options.rate, processes=options.writers, seed=seed, days=options.days)
 
 
 def _write_for(seconds: float) -> None:
@@ -344,6 +350,7 @@ def main() -> int:
     parser.add_argument("--dirty", type=float, default=0.05, help="part of them that is dirty")
     parser.add_argument("--writers", type=int, default=8, help="processes that write")
     parser.add_argument("--rate", type=float, default=500.0, help="writes a second, of all of them")
+    parser.add_argument("--days", type=int, default=2000, help="newest days that they are busy with")
     parser.add_argument("--seconds", type=float, default=30.0, help="length of the baseline")
     parser.add_argument("--share", type=float, default=1.0, help="part of the time in which rows are copied")
     parser.add_argument("--chunk-size", type=int, help="rows in a chunk")
@@ -352,9 +359,15 @@ def main() -> int:
     options = Options(**vars(parser.parse_args()))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console(width=130)
-    with scratch() as folder:
-        report = run(options, folder, console.print)
-    show(report, options, console)
+    report = Report()
+    try:
+        with scratch() as folder:
+            run(options, folder, console.print, report)
+    except BaseException:
+        report.missed.append("the run broke off")
+        raise
+    finally:
+        show(report, options, console)
     return 1 if report.violations or report.missed else 0
 
 
