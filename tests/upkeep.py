@@ -115,7 +115,12 @@ def all_domains(policy: RetryPolicy) -> list[Domain]:
     """Return the domains of ``tests/support``, with one policy."""
     return [
         Domain(
-            name="job", model=JobTracking, service=JobTrackingService, task_name="tests.job", policy=policy
+            name="job",
+            model=JobTracking,
+            service=JobTrackingService,
+            task_name="tests.job",
+            policy=policy,
+            schema=SCHEMA,
         ),
         Domain(
             name="async_job",
@@ -123,6 +128,7 @@ def all_domains(policy: RetryPolicy) -> list[Domain]:
             service=AsyncJobTrackingService,
             task_name="tests.async_job",
             policy=policy,
+            schema=SCHEMA,
         ),
         Domain(
             name="order",
@@ -130,6 +136,7 @@ def all_domains(policy: RetryPolicy) -> list[Domain]:
             service=OrderTrackingService,
             task_name="tests.order",
             policy=policy,
+            schema=SCHEMA,
         ),
     ]
 

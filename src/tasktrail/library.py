@@ -13,6 +13,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Double,
     Index,
     Integer,
     MetaData,
@@ -27,6 +28,8 @@ VERSION_TABLE: Final = "tasktrail_version"
 PREREQUISITE_TABLE: Final = "tasktrail_prerequisites"
 COUNTER_TABLE: Final = "tasktrail_counters"
 MIGRATION_TABLE: Final = "tasktrail_migrations"
+ROLLUP_TABLE: Final = "tasktrail_rollups"
+ROLLUP_STATE_TABLE: Final = "tasktrail_rollup_state"
 MIGRATION_PARTS: Final = frozenset(
     {
         "tasktrail_migration_tables",
@@ -42,7 +45,9 @@ MIGRATION_PARTS: Final = frozenset(
 """The tables that only a migration works with; it does so in SQL of its own."""
 
 LIBRARY_TABLES: Final = (
-    frozenset({VERSION_TABLE, PREREQUISITE_TABLE, COUNTER_TABLE, MIGRATION_TABLE}) | MIGRATION_PARTS
+    frozenset({VERSION_TABLE, PREREQUISITE_TABLE, COUNTER_TABLE, MIGRATION_TABLE})
+    | {ROLLUP_TABLE, ROLLUP_STATE_TABLE}
+    | MIGRATION_PARTS
 )
 """Names of the library's own tables, for an application's ``include_object`` in Alembic."""
 
@@ -56,12 +61,16 @@ class Library:
         prerequisites: which row waits for which.
         counters: what happened how often, per domain; for events too rare to be worth a row each.
         migrations: how far the migration of a system's own tables has come; as much of it as others read.
+        rollups: figures of each minute and each hour, by domain and by what happened.
+        rollup_state: of which time a domain has rollups.
     """
 
     version: Table
     prerequisites: Table
     counters: Table
     migrations: Table
+    rollups: Table
+    rollup_state: Table
 
 
 @cache
@@ -117,5 +126,31 @@ def library(schema: str | None) -> Library:
             Column("name", String(40), primary_key=True),
             Column("is_holding", Boolean, server_default=text("false"), nullable=False),
             Column("domains", ARRAY(String(63)), nullable=False),
+        ),
+        rollups=Table(
+            ROLLUP_TABLE,
+            metadata,
+            Column("domain", String(63), primary_key=True),
+            Column("width", Integer, primary_key=True, autoincrement=False),
+            Column("start", moment, primary_key=True),
+            Column("event", String(20), primary_key=True),
+            *(Column(name, BigInteger, nullable=False) for name in ("rows", "retried", "attempts")),
+            *(Column(f"{name}_seconds", Double, nullable=False) for name in ("running", "waiting")),
+            *(
+                Column(f"{name}_{part}", ARRAY(kind), nullable=False)
+                for name in ("running", "waiting", "attempts")
+                for part, kind in (("classes", Integer), ("rows", BigInteger))
+            ),
+        ),
+        rollup_state=Table(
+            ROLLUP_STATE_TABLE,
+            metadata,
+            Column("domain", String(63), primary_key=True),
+            Column("rolled_to", moment, nullable=False),
+            Column("built_from", moment, nullable=False),
+            Column("kept_from", moment),
+            Column("audited_to", moment),
+            Column("slice_seconds", Integer, server_default=text("3600"), nullable=False),
+            Column("rolled_at", moment, server_default=func.now(), nullable=False),
         ),
     )

@@ -1,4 +1,4 @@
-"""The loop that keeps every job moving: dispatch, rescue, prerequisites, pruning.
+"""The loop that keeps every job moving: dispatch, rescue, prerequisites, rollups, pruning.
 
 One leader at a time, elected by a PostgreSQL advisory lock on the connection that does the work: when the
 connection goes, leadership goes with it. Leadership only saves work. Every statement takes its rows under a
@@ -20,7 +20,7 @@ from typing import Final, Protocol
 from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from tasktrail import counters, sweeps
+from tasktrail import bookkeeping, counters, sweeps
 from tasktrail.chores import Chore, doing
 from tasktrail.engines import Engines
 from tasktrail.errors import DatabaseUnavailable, LeaseExpired
@@ -91,7 +91,7 @@ class Maintenance:
         self._send = send
         self._settings = settings
         self._schema = schema
-        self._chores = tuple(chores)
+        self._chores = (Chore("rollups", settings.rollup_interval, self.roll_up), *chores)
         self._pruned_at = float("-inf")
         self._rescue_from = float("-inf")
         self._reached: dict[str, list[tuple[float, datetime]]] = {}
@@ -147,6 +147,11 @@ class Maintenance:
         if done:
             logger.info("maintenance: %s", done)
         return done
+
+    def roll_up(self) -> None:
+        """Bring the figures of all domains up to date; the leader does so on a thread of its own."""
+        for domain in self._registry:
+            bookkeeping.roll_up(self._engines.sync, domain)
 
     def _lead(self, db: Connection, leading: ExitStack) -> bool:
         # Applications that share a database but no table must not keep each other from leading.
@@ -273,6 +278,7 @@ class Maintenance:
                 ids = db.execute(prune, {"batch": BATCH, "retention": seconds}).scalars().all()
                 if ids:
                     db.execute(forget, {"ids": list(ids)})
+                    bookkeeping.note_pruned(db, domain, seconds)
             pruned += len(ids)
             if len(ids) < BATCH:
                 break

@@ -183,7 +183,7 @@ def standard_constraints(domain: str) -> list[CheckConstraint]:
 
 
 def standard_indexes(domain: str) -> list[Index]:
-    """Return the indexes of a tracking table: two by the plan, two partial ones for the live rows.
+    """Return the indexes of a tracking table: two by the plan, partial ones for live and for ended rows.
 
     Args:
         domain: the domain's name.
@@ -204,4 +204,5 @@ def standard_indexes(domain: str) -> list[Index]:
             "heartbeat_at",
             postgresql_where=text(f"status = '{Status.PROCESSING}'"),
         ),
+        Index(f"idx_{domain}_ended", "completed_at", postgresql_where=text("completed_at IS NOT NULL")),
     ]

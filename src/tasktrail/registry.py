@@ -23,6 +23,7 @@ class Domain:
         task_name: name of its Celery task; ``None`` for a domain without a tracked task.
         policy: how its failed attempts are repeated.
         retention: age at which ended rows are deleted; ``None`` leaves it to the settings.
+        schema: PostgreSQL schema of the library's own tables; ``None`` for the search path.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Domain:
     task_name: str | None = None
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     retention: timedelta | None = None
+    schema: str | None = None
 
 
 class Registry:

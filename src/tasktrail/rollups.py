@@ -7,6 +7,7 @@ both count alike. A row counts in the minute in which it ended, for as long as i
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from typing import Final
 
 from sqlalchemy import DateTime, Double, TextClause, bindparam, text
@@ -46,6 +47,11 @@ FIGURES: Final = (
 )
 
 
+def floor(moment: datetime, seconds: int) -> datetime:
+    """Return the begin of the minute or hour that a moment lies in, UTC."""
+    return datetime.fromtimestamp(int(moment.timestamp()) // seconds * seconds, UTC)
+
+
 def upper_bound(number: int) -> float:
     """Return how far a class of durations reaches, in seconds."""
     return SMALLEST * math.exp2(number / CLASSES_PER_DOUBLING)
@@ -61,19 +67,22 @@ def figures_sql(model: Model) -> str:
     """Return the query of the figures of a domain; parameters: ``width`` (seconds), ``since``, ``until``.
 
     Durations are those of the last attempt of COMPLETED and FAILED rows: running from its claim to its end,
-    waiting from its due time to its claim. A row was retried when it took more than one attempt.
+    waiting from its due time to its claim. They are added up as numeric, so that their order makes no
+    difference. A row was retried when it took more than one attempt.
     """
     table = postgresql.dialect().identifier_preparer.format_table(table_of(model))  # type: ignore[no-untyped-call]
     ended = ", ".join(f"'{state}'" for state in sorted(ENDED))
     bin_of = "date_bin(make_interval(secs => :width), {}, 'epoch'::timestamptz)"
-    size = f"ceil(ln(greatest({{}}, {SMALLEST}) / {SMALLEST}) * {CLASSES_PER_DOUBLING} / ln(2::float8))::int"
+    ran = f"WHEN status <> '{Status.CANCELLED}' AND started_at IS NOT NULL"
+    due = "coalesce(next_attempt_at, created_at)"
+    doublings = f"ln(greatest({{}}::float8, {SMALLEST}) / {SMALLEST}) / ln(2::float8)"
+    size = f"ceil({doublings} * {CLASSES_PER_DOUBLING})::int"
     retried = f"attempts > CASE event WHEN '{Status.COMPLETED}' THEN 0 ELSE 1 END"
     return f"""
         WITH endings AS (
             SELECT {bin_of.format("completed_at")} AS start, status::text AS event, attempts,
-                greatest(extract(epoch FROM completed_at - started_at), 0)::float8 AS running,
-                greatest(extract(epoch FROM started_at - coalesce(next_attempt_at, created_at)), 0)::float8
-                    AS waiting
+                CASE {ran} THEN greatest(extract(epoch FROM completed_at - started_at), 0) END AS running,
+                CASE {ran} THEN greatest(extract(epoch FROM started_at - {due}), 0) END AS waiting
             FROM {table}
             WHERE completed_at >= :since AND completed_at < :until AND status IN ({ended})
             UNION ALL
@@ -81,10 +90,8 @@ def figures_sql(model: Model) -> str:
             FROM {table} WHERE created_at >= :since AND created_at < :until
         ), classed AS (
             SELECT start, event, attempts,
-                CASE WHEN event <> '{Status.CANCELLED}' THEN running END AS running,
-                CASE WHEN event <> '{Status.CANCELLED}' THEN waiting END AS waiting,
-                CASE WHEN event <> '{Status.CANCELLED}' THEN {size.format("running")} END AS running_class,
-                CASE WHEN event <> '{Status.CANCELLED}' THEN {size.format("waiting")} END AS waiting_class,
+                running, CASE WHEN running IS NOT NULL THEN {size.format("running")} END AS running_class,
+                waiting, CASE WHEN waiting IS NOT NULL THEN {size.format("waiting")} END AS waiting_class,
                 least(attempts, {MOST_ATTEMPTS}) AS attempts_class
             FROM endings
         ), counted AS (
@@ -120,10 +127,11 @@ def _histogram(name: str, level: int) -> str:
 @built_once
 def figures(model: Model) -> TextClause:
     """Read the figures of a domain from its rows; the parameters are those of ``figures_sql``."""
-    return _typed(text(figures_sql(model)))
+    return typed(text(figures_sql(model)))
 
 
-def _typed(statement: TextClause) -> TextClause:
+def typed(statement: TextClause) -> TextClause:
+    """Give the parameters of the figures their types."""
     return statement.bindparams(
         bindparam("width", type_=Double()),
         bindparam("since", type_=DateTime(timezone=True)),

@@ -38,6 +38,7 @@ class Settings(BaseSettings):
         maintenance_interval: time between two rounds of maintenance, in seconds.
         redispatch_after: how long a due row waits for a worker before its message is sent again, in
             seconds; the wait doubles each time.
+        rollup_interval: time between two rounds of rolling up figures, in seconds.
         prune_interval: time between two rounds of pruning, in seconds.
         retention: age at which ended rows are deleted, in days, unless their task says otherwise.
         shutdown_grace: how long running work may take after SIGTERM, in seconds.
@@ -58,6 +59,7 @@ class Settings(BaseSettings):
     maintenance: bool = True
     maintenance_interval: Seconds = 1.0
     redispatch_after: Seconds = 60.0
+    rollup_interval: Seconds = 10.0
     prune_interval: Seconds = 60.0
     retention: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     shutdown_grace: Seconds = 30.0

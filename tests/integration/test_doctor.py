@@ -135,7 +135,7 @@ def test_the_tasks_of_another_application_in_the_process_are_not_its_own(
     [
         ("ALTER TABLE tracking.job_tracking DROP COLUMN worker", "lacks the columns worker"),
         ("ALTER TABLE tracking.job_tracking DROP COLUMN payload", "lacks the columns payload"),
-        ("DELETE FROM tracking.tasktrail_version WHERE version = 4", "its schema version is 3"),
+        ("DELETE FROM tracking.tasktrail_version WHERE version = 5", "its schema version is 4"),
         ("DELETE FROM tracking.tasktrail_version", "its schema version is unknown"),
         ("DROP TABLE tracking.tasktrail_version", "the table tracking.tasktrail_version is missing"),
         ("DROP TABLE tracking.job_tracking", "the table tracking.job_tracking is missing"),

@@ -28,7 +28,7 @@ from tasktrail.retry import Retry
 from tasktrail.settings import sqlalchemy_url
 from tasktrail.sweeps import MOST_PATIENCE
 from tests.rows import add_job, add_job_in, claim, columns, count_rows
-from tests.support import JobTracking, JobTrackingService, OrderTracking, create_tables
+from tests.support import SCHEMA, JobTracking, JobTrackingService, OrderTracking, create_tables
 from tests.upkeep import Outbox, Rows, Upkeep, all_domains, disconnect, leaders, shift
 from tests.waiting import until
 
@@ -227,7 +227,9 @@ def test_a_row_whose_message_got_out_before_the_broker_failed_goes_on(engine: En
 
 def test_a_domain_without_a_task_is_not_sent(engine: Engine, make_upkeep: MakeUpkeep) -> None:
     job = add_job(engine)
-    upkeep = make_upkeep(domains=[Domain(name="job", model=JobTracking, service=JobTrackingService)])
+    upkeep = make_upkeep(
+        domains=[Domain(name="job", model=JobTracking, service=JobTrackingService, schema=SCHEMA)]
+    )
 
     upkeep.tick()
 
@@ -675,7 +677,9 @@ def test_a_row_counts_from_its_end_and_not_from_its_creation(engine: Engine, upk
 
 def test_each_domain_may_have_a_retention_of_its_own(engine: Engine, make_upkeep: MakeUpkeep) -> None:
     jobs, *others = all_domains(RetryPolicy())
-    short = Domain(name="job", model=JobTracking, service=jobs.service, retention=timedelta(hours=1))
+    short = Domain(
+        name="job", model=JobTracking, service=jobs.service, retention=timedelta(hours=1), schema=SCHEMA
+    )
     upkeep = make_upkeep(domains=[short, *others], retention=0.5)
     add_jobs(engine, 1, seconds_ago=2 * HOUR, status="COMPLETED")
     day = {"day": datetime.now(UTC).date()}

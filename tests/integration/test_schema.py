@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from tasktrail import SchemaOutdated, Status, schema, tracker
 from tasktrail.models import STANDARD_COLUMNS
 from tasktrail.registry import Domain, Registry
-from tasktrail.schema import v1
+from tasktrail.schema import v1, v5
 from tests.rows import columns
 from tests.support import SCHEMA, Base, JobTracking, JobTrackingService, OrderTracking, OrderTrackingService
 
@@ -72,6 +72,9 @@ def upgrade(op: Operations) -> None:
         schema=SCHEMA,
         items=[sa.Column("payload", sa.String(100), server_default="", nullable=False)],
     )
+    for domain in ("order", "job"):
+        table = f"{domain}_tracking"
+        v5.create_index_of_ended(op, table, domain=domain, schema=SCHEMA, concurrently=False)
 
 
 DESCRIPTIONS = {
@@ -169,6 +172,7 @@ def test_every_table_has_the_indexes_of_the_plan_and_partial_ones_for_live_rows(
         f"idx_{domain}_dates": f"{on} (created_at, completed_at)",
         f"idx_{domain}_due": f"{on} (next_attempt_at) WHERE ((status)::text = 'PENDING'::text)",
         f"idx_{domain}_leased": f"{on} (heartbeat_at) WHERE ((status)::text = 'PROCESSING'::text)",
+        f"idx_{domain}_ended": f"{on} (completed_at) WHERE (completed_at IS NOT NULL)",
     }
 
     found = {row["indexname"]: row["indexdef"] for row in described(migrated, "indexes", table)}

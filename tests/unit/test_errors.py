@@ -57,6 +57,10 @@ EXAMPLES: list[tuple[TasktrailError, str]] = [
     (TasktrailError(), "Something went wrong in tasktrail."),
     (TasktrailError("the disk is full"), "the disk is full"),
     (ConfigurationError(), "The configuration of tasktrail is not usable."),
+    (
+        ReadTimeout(5.0),
+        "a read took longer than 5 s and was given up; narrow the filter or the period",
+    ),
     (UnknownDomain("orders", ["b", "a"]), "no domain is called 'orders'; registered: a, b"),
     (UnknownDomain("orders"), "no domain is called 'orders'; registered: none"),
     (Unavailable(), "A server cannot be reached."),

@@ -188,6 +188,7 @@ class Trail:
                 task_name=task_name,
                 policy=retry or RetryPolicy(),
                 retention=retention,
+                schema=self.schema,
             )
             self.registry.add(domain)
             execution = Execution(domain, body, self._parts)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import Row, select
 
 from tasktrail import rollups
+from tasktrail.library import library
 from tasktrail.monitoring.windows import Source, Window
 from tasktrail.registry import Domain
 from tasktrail.states import Status
@@ -155,8 +156,7 @@ def history(db: Source, domain: Domain, window: Window) -> History:
         domain: the domain.
         window: the window, as ``Window.of`` makes it.
     """
-    parameters = {"width": window.step.total_seconds(), "since": window.start, "until": window.end}
-    found = list(db.execute(rollups.figures(domain.model), parameters))
+    found = _figures(db, domain, window)
     rows: Counter[tuple[datetime, str]] = Counter()
     for figure in found:
         rows[_bar_of(figure.start, window), figure.event] += figure.rows
@@ -169,6 +169,35 @@ def history(db: Source, domain: Domain, window: Window) -> History:
         waiting=_percentiles(ran, "waiting"),
         retries=_retries(ran),
     )
+
+
+def _figures(db: Source, domain: Domain, window: Window) -> list[Row[Any]]:
+    """Return figures whose spans lie within bars: of what is rolled up from rollups, else from the rows."""
+    tables = library(domain.schema)
+    state = db.execute(select(tables.rollup_state).where(tables.rollup_state.c.domain == domain.name)).first()
+    if state is None or state.rolled_to <= state.built_from:
+        return _of_rows(db, domain, window, window.start, window.end)
+    since = min(max(window.start, state.built_from), window.end)
+    until = max(since, min(window.end, state.rolled_to))
+    spans = [(rollups.MINUTE, since, until)]
+    if window.step.total_seconds() >= rollups.HOUR:
+        hours = max(since, rollups.floor(until, rollups.HOUR))
+        spans = [(rollups.HOUR, since, hours), (rollups.MINUTE, hours, until)]
+    found = _of_rows(db, domain, window, window.start, since)
+    table = tables.rollups
+    for width, start, end in spans:
+        query = select(table).where(
+            table.c.domain == domain.name, table.c.width == width, table.c.start >= start, table.c.start < end
+        )
+        found += db.execute(query).all()
+    return found + _of_rows(db, domain, window, until, window.end)
+
+
+def _of_rows(db: Source, domain: Domain, window: Window, since: datetime, until: datetime) -> list[Row[Any]]:
+    if since >= until:
+        return []
+    parameters = {"width": window.step.total_seconds(), "since": since, "until": until}
+    return list(db.execute(rollups.figures(domain.model), parameters))
 
 
 def _bar_of(moment: datetime, window: Window) -> datetime:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import NoSuchTableError
 from tasktrail.errors import ConfigurationError, SchemaOutdated
 from tasktrail.library import LIBRARY_TABLES, VERSION_TABLE
 from tasktrail.registry import Domain
-from tasktrail.schema import v1, v2, v3, v4
+from tasktrail.schema import v1, v2, v3, v4, v5
 
 __all__ = [
     "HEAD",
@@ -26,9 +26,10 @@ __all__ = [
     "v2",
     "v3",
     "v4",
+    "v5",
 ]
 
-VERSIONS = (v1, v2, v3, v4)
+VERSIONS = (v1, v2, v3, v4, v5)
 """All of them, in the order in which they are applied."""
 
 HEAD = VERSIONS[-1].VERSION

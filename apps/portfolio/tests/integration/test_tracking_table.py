@@ -65,6 +65,7 @@ def test_the_tracking_table_has_the_constraints_and_indexes_of_the_plan_under_th
         "idx_exchange_rate_leased": (
             "USING btree (heartbeat_at) WHERE ((status)::text = 'PROCESSING'::text)"
         ),
+        "idx_exchange_rate_ended": "USING btree (completed_at) WHERE (completed_at IS NOT NULL)",
     }
 
 
