@@ -51,6 +51,10 @@ endurance: setup ## Migrate 1,000,000 dirty rows under old writers, judged by an
 demo: setup ## Run the main job end to end on real servers and show what the database says
 	$(BIN)/portfolio demo
 
+.PHONY: docs
+docs: setup ## Build the documentation into site/; a warning is an error
+	$(BIN)/sphinx-build --builder html --fail-on-warning --keep-going --quiet docs site
+
 .PHONY: bench
 bench: setup ## Measure the figures, each beside its peer
 	$(BIN)/python -m bench.transitions
@@ -60,7 +64,7 @@ bench: setup ## Measure the figures, each beside its peer
 .PHONY: clean
 clean: ## Stop the embedded servers of this folder and delete everything that can be made again
 	@if [ -x $(BIN)/tasktrail ] && [ -d .tasktrail ]; then $(BIN)/tasktrail dev down; fi
-	rm -rf .venv .tools .tasktrail .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* dist
+	rm -rf .venv .tools .tasktrail .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* dist site
 
 .tools/bin/uv:
 	@echo "There is no uv on the PATH; installing it into .tools"
