@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 
 from conftest import MakeDatabase
 from tasktrail.access.tokens import Role
 from tasktrail.web import create_app
 from tests.desk import Desk, desk
-from tests.waiting import until
+from tests.serving import served
 from tests.web.conftest import make_token
 
 expect.set_options(timeout=15_000)
@@ -96,16 +93,8 @@ def place(make_database: MakeDatabase, library_template: str, redis_url: str) ->
             "otto": make_token(shop, "otto", Role.OPERATOR),
             "vera": make_token(shop, "vera", Role.VIEWER),
         }
-        listener = socket.create_server(("127.0.0.1", 0))
-        config = uvicorn.Config(create_app(shop.trail), log_level="error", timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        until(lambda: server.started)
-        yield Place(f"http://127.0.0.1:{listener.getsockname()[1]}", shop, tokens)
-        server.should_exit = True
-        thread.join(20)
-        listener.close()
+        with served(create_app(shop.trail)) as url:
+            yield Place(url, shop, tokens)
 
 
 @pytest.fixture

@@ -44,6 +44,20 @@ def all_routes(shop: Desk, serve: Callable[..., FastAPI]) -> list[tuple[str, str
     return sorted(set(routes(serve())))
 
 
+def test_no_two_routes_have_one_name(serve: Callable[..., FastAPI]) -> None:
+    pending: list[Any] = list(serve().routes)
+    names = []
+    while pending:
+        route = pending.pop()
+        if isinstance(route, APIRoute):
+            names.append(route.name)
+        elif hasattr(route, "original_router"):
+            pending.extend(route.original_router.routes)
+
+    assert len(names) > 30
+    assert sorted(names) == sorted(set(names))
+
+
 def audited(shop: Desk) -> list[tuple[str, str]]:
     with shop.engine.connect() as db:
         query = text("SELECT who, what FROM tracking.tasktrail_audit ORDER BY id")

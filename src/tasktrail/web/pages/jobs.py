@@ -136,7 +136,7 @@ def confirm(
     )
 
 
-@router.post("/{domain}/operations", name="begin_operation")
+@router.post("/{domain}/operations", name="begin")
 def begin(
     request: Request,
     trail: TheTrail,

@@ -77,7 +77,7 @@ def show(request: Request, trail: TheTrail, holder: Viewer, number: Number) -> R
     )
 
 
-@router.post("/{number}/stop", name="stop_operation")
+@router.post("/{number}/stop", name="stop")
 def stop(request: Request, trail: TheTrail, holder: Operator, number: Number) -> Response:
     """Stop an operation."""
     bulk.stop(trail, holder, number)
