@@ -39,8 +39,30 @@ class DomainDocument(BaseModel):
     columns: list[ColumnDocument]
 
 
+EXAMPLE: dict[str, Any] = {
+    "domain": "report",
+    "id": 17,
+    "status": "FAILED",
+    "created_at": "2026-01-31T12:00:00Z",
+    "updated_at": "2026-01-31T12:03:10Z",
+    "started_at": "2026-01-31T12:03:02Z",
+    "completed_at": "2026-01-31T12:03:10Z",
+    "due_at": "2026-01-31T12:03:00Z",
+    "dispatched_at": "2026-01-31T12:03:00Z",
+    "heartbeat_at": None,
+    "attempts": 3,
+    "max_attempts": 3,
+    "worker": "celery@host-1",
+    "error": "OperationalError: postgresql://app:[masked]@db/shop refused",
+    "celery_task_id": "0c7f2f0e-6b0f-4c53-9f0a-5f4a51a1a001",
+    "fields": {"customer_id": 7},
+}
+
+
 class JobDocument(BaseModel):
     """A tracking row; secrets in its error and its fields are masked."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE]})
 
     domain: str
     id: int
@@ -171,6 +193,8 @@ class StateDocument(BaseModel):
 
 class Cancellation(Incoming):
     """Why a row is cancelled."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "the customer is gone"}]})
 
     reason: Annotated[str, Field(min_length=1, max_length=500)] = "cancelled by an operator"
 

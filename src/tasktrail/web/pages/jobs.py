@@ -11,8 +11,10 @@ from sqlalchemy import ARRAY, JSON
 
 from tasktrail.access.operations import Action
 from tasktrail.fields import domain_columns
-from tasktrail.masking import mask_fields
+from tasktrail.filters import Filter
+from tasktrail.masking import mask_fields, mask_text
 from tasktrail.monitoring import queries
+from tasktrail.monitoring.queries import Source
 from tasktrail.registry import Domain
 from tasktrail.states import ACTIVE, REVIVABLE, Status
 from tasktrail.web import bulk
@@ -69,12 +71,13 @@ def show(
     found = trail.registry.get(domain)
     meant = chosen.meant(found)
     key = ("jobs", domain, after, repr(chosen.given))
-    now, rows = read(
+    now, rows, cause = read(
         request,
         key,
         lambda db: (
             queries.server_time(db),
             queries.page(db, found, meant.chosen, group=meant.group, after=after, limit=PAGE),
+            cause_of(db, found, meant.group),
         ),
     )
     sensitive = found.model.__tracking__.sensitive
@@ -92,6 +95,7 @@ def show(
         now=now,
         given=chosen.given,
         query=pairs(chosen.given),
+        cause=cause,
         states=list(Status),
         columns=filterable(found),
         revivable=REVIVABLE,
@@ -118,6 +122,8 @@ def confirm(
         given.pop("ids", None)
     is_empty = scope == "selected" and not given["ids"]
     count = None if is_empty else bulk.preview(trail, domain, action, given)
+    found = trail.registry.get(domain)
+    group = next(iter(given.get("group", ())), None)
     return page(
         request,
         "confirm.html",
@@ -126,7 +132,8 @@ def confirm(
         domain=domain,
         action=action,
         count=count,
-        given=given,
+        given={name: texts for name, texts in given.items() if name != "group"},
+        cause=read(request, ("cause", domain, group), lambda db: cause_of(db, found, group)),
         query=pairs(given),
         back=pairs({name: texts for name, texts in chosen.given.items() if name != "ids"}),
         rate=rate,
@@ -152,6 +159,16 @@ def begin(
         request, trail, holder, domain, action, chosen.given, reason=reason, rate=rate
     )  # fmt: skip
     return RedirectResponse(request.url_for("operation", number=begun.id).path, 303)
+
+
+def cause_of(db: Source, domain: Domain, group: str | None) -> str | None:
+    """Return what the errors of a group have in common, as they are shown; ``None`` for no group."""
+    if group is None:
+        return None
+    rows = queries.page(db, domain, Filter(), group=group, limit=1, most=1).rows
+    return (
+        queries.fingerprint(mask_text(rows[0].error or "")) if rows else "a group with no failed job any more"
+    )
 
 
 def pairs(given: Given) -> list[tuple[str, str]]:
