@@ -25,6 +25,7 @@ EXAMPLES = (
     "-----BEGIN RSA PRIVATE KEY-----\nabc\n-----END RSA PRIVATE KEY----- and -----END X----- it goes on",
     "-----BEGIN PRIVATE KEY-----\nabc",
     "ValueError: 12:30 is no time",
+    "GET /x?token=[masked]&page=2 password=[masked]x",
     "",
 )
 

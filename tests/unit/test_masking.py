@@ -44,6 +44,7 @@ def test_secrets_are_masked(text: str, expected: str) -> None:
         "https://host/path?page=2",
         "HTTPError: 404 for https://host:8080/x",
         "the user postgres at postgresql://me@host/db",
+        f"GET /x?token={MASK}&page=2 and password: {MASK}, bearer {MASK}",
     ],
 )
 def test_other_texts_are_left_alone(text: str) -> None:
