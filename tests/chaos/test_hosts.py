@@ -26,7 +26,7 @@ from tests.waiting import until
 
 JOBS: Final = 1000
 HOSTS: Final = 2
-CUTS: Final = (0, 1, 0)
+CUTS: Final = (0, 1)
 """Which host is cut off, one after the other."""
 SPREAD: Final = 20.0
 """Over how many seconds the jobs are ordered."""
@@ -34,7 +34,10 @@ CUT: Final = 2.5 * float(FAST["lease"])
 """How long a link is cut, in seconds."""
 LIMIT: Final = 150.0
 
-AT_WORK: Final = "SELECT count(*) FROM chaos.row WHERE status = 'PROCESSING' AND worker LIKE ANY(:workers)"
+AT_WORK: Final = (
+    "SELECT count(*) FROM chaos.row WHERE status = 'PROCESSING' AND worker LIKE ANY(:workers) "
+    "AND seconds >= 1 AND started_at > clock_timestamp() - interval '0.3 s'"
+)
 RESCUED: Final = "SELECT sum(value)::int FROM tracking.tasktrail_counters WHERE name = 'lease_expiries'"
 
 
@@ -104,21 +107,20 @@ def test_nothing_is_lost_or_doubled_when_a_host_is_cut_off_for_longer_than_a_lea
 
         assert violations == {}
         assert (producer.left, producer.failure, there.fleet.culprits) == (0, None, [])
-        assert _scalar(there, RESCUED) >= len(CUTS)
 
 
 def _cut_off(there: Field, network: Network, host: int) -> None:
-    """Cut a host off while it has work, and heal the link when others have rescued what it had."""
-    there.fleet.muster()
-    until(lambda: _scalar(there, AT_WORK, *there.fleet.on(host)), seconds=60)
-    rescued = _scalar(there, RESCUED)
+    """Cut a host off while it has work, and heal the link when another one has rescued what it had."""
+
+    def look(query: str, *workers: str) -> int:
+        there.fleet.muster()  # as a supervisor on each host would
+        given = {"workers": [f"{name}/%" for name in workers]} if workers else {}
+        with there.engine.connect() as db:
+            return int(db.scalar(text(query), given) or 0)
+
+    until(lambda: look(AT_WORK, *there.fleet.on(host)), seconds=60)
+    rescued = look(RESCUED)
     network.cut(host)
     began = time.monotonic()
-    until(lambda: time.monotonic() - began > CUT and _scalar(there, RESCUED) > rescued, seconds=60)
+    until(lambda: time.monotonic() - began > CUT and look(RESCUED) > rescued, seconds=60)
     network.heal(host)
-
-
-def _scalar(there: Field, query: str, *workers: str) -> int:
-    given = {"workers": [f"{name}/%" for name in workers]} if workers else {}
-    with there.engine.connect() as db:
-        return int(db.scalar(text(query), given) or 0)
