@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from urllib.parse import quote
 
 import pytest
 from anyio.from_thread import BlockingPortal
@@ -48,7 +49,26 @@ def test_a_page_of_an_empty_installation_says_that_it_is_empty(
 def test_whoever_is_not_logged_in_is_led_to_the_form(browse: Browser, path: str) -> None:
     answer = browse("GET", path, headers=HTML)
 
-    assert (answer.status_code, answer.headers["location"]) == (303, "http://127.0.0.1:8080/login")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/login?next={quote(path, safe='')}")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "place"),
+    [
+        ("/jobs/job?status=FAILED&error=a+b", "/jobs/job?status=FAILED&error=a+b"),
+        ("//evil.example/", "/"),
+        ("/\\evil.example/", "/"),
+        ("https://evil.example/", "/"),
+        ("/a\nb", "/"),
+        ("", "/"),
+    ],
+)
+def test_whoever_logs_in_comes_back_to_the_page_they_wanted_and_never_to_another_site(
+    browse: Browser, viewer: str, wanted: str, place: str
+) -> None:
+    form = {"token": viewer, "csrf_token": form_token(browse("GET", "/login").text), "next": wanted}
+
+    assert browse("POST", "/login", data=form).headers["location"] == place
 
 
 def test_what_rows_hold_is_shown_and_does_nothing(browse: Browser, shop: Desk, viewer: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Form, HTTPException, Request
+from fastapi import APIRouter, Form, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy.orm import Session
 
@@ -20,17 +20,28 @@ router: Final = APIRouter(include_in_schema=False)
 FORM_COOKIE: Final = "tasktrail_login"
 """Holds a secret for the form before there is a session, so that nobody is logged in as somebody else."""
 
+LONGEST_URL: Final = 4096
+"""What is longer is not gone back to, in characters."""
+
 Shown = Annotated[str, Form(max_length=tokens.LONGEST_SECRET)]
 
 
 @router.get("/login", name="login_form")
-def show_form(request: Request) -> Response:
+def show_form(
+    request: Request, wanted: Annotated[str, Query(alias="next", max_length=LONGEST_URL)] = ""
+) -> Response:
     """Show the form."""
-    return _form(request)
+    return _form(request, wanted)
 
 
 @router.post("/login")
-def log_in(request: Request, trail: TheTrail, token: Shown = "", csrf_token: Shown = "") -> Response:
+def log_in(
+    request: Request,
+    trail: TheTrail,
+    token: Shown = "",
+    csrf_token: Shown = "",
+    wanted: Annotated[str, Form(alias="next", max_length=LONGEST_URL)] = "",
+) -> Response:
     """Begin a session for whoever shows a token."""
     require_own_form(request, request.cookies.get(FORM_COOKIE, ""), csrf_token)
     address = request.client.host if request.client else "unknown"
@@ -43,10 +54,10 @@ def log_in(request: Request, trail: TheTrail, token: Shown = "", csrf_token: Sho
         found = tokens.holder(db, trail.schema, token.strip())
     if found is None:
         return _form(
-            request, status=401, complaint="This token opens nothing. Is it whole, and still in use?"
+            request, wanted, status=401, complaint="This token opens nothing. Is it whole, and still in use?"
         )
     secret = _begin(trail, found, address)
-    answer = RedirectResponse(_root(request), 303)
+    answer = RedirectResponse(_within(request, wanted), 303)
     _set(request, answer, COOKIE, secret, int(sessions.LIFETIME.total_seconds()))
     answer.delete_cookie(FORM_COOKIE, path=_root(request))
     return answer
@@ -71,10 +82,19 @@ def _begin(trail: Trail, found: Token, address: str) -> str:
     return secret
 
 
-def _form(request: Request, *, status: int = 200, complaint: str | None = None) -> HTMLResponse:
+def _within(request: Request, wanted: str) -> str:
+    """Return where somebody wanted to go, if that is a page of this application; else its first one."""
+    root = _root(request)
+    is_ours = wanted.startswith(root) and not wanted.startswith("//") and "\\" not in wanted
+    return wanted if is_ours and wanted.isprintable() else root
+
+
+def _form(request: Request, wanted: str, *, status: int = 200, complaint: str | None = None) -> HTMLResponse:
     secret = request.cookies.get(FORM_COOKIE) or secrets.token_urlsafe(32)
     form_token = sessions.form_token(secret)
-    answer = render(request, "login.html", status=status, complaint=complaint, csrf_token=form_token)
+    answer = render(
+        request, "login.html", status=status, complaint=complaint, csrf_token=form_token, wanted=wanted
+    )
     _set(request, answer, FORM_COOKIE, secret, 3600)
     return answer
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -133,7 +134,9 @@ def _install_own(app: FastAPI) -> None:
     @app.exception_handler(NotLoggedIn)
     def not_logged_in(request: Request, _: NotLoggedIn) -> Response:
         if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
-            return RedirectResponse(request.url_for("login_form"), HTTPStatus.SEE_OTHER)
+            wanted = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+            form = request.url_for("login_form").path
+            return RedirectResponse(f"{form}?{urlencode({'next': wanted})}", HTTPStatus.SEE_OTHER)
         headers = {"WWW-Authenticate": 'Bearer realm="tasktrail"'}
         return answer(request, 401, "show a token: Authorization: Bearer tt_…", headers=headers)
 
