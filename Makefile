@@ -48,8 +48,8 @@ endurance: setup ## Migrate 1,000,000 dirty rows under old writers, judged by an
 	$(BIN)/python -m apps.portfolio.tests.legacy.endurance $(ARGS)
 
 .PHONY: demo
-demo: setup ## Run the main job end to end on real servers and show what the database says
-	$(BIN)/portfolio demo
+demo: setup ## Run the main job end to end and serve the dashboard; SERVE=0 ends instead, as without a terminal
+	$(BIN)/portfolio demo $(if $(SERVE),$(if $(filter 0,$(SERVE)),,--serve),$$([ -t 0 ] && echo --serve))
 
 .PHONY: docs
 docs: setup ## Build the documentation into site/; a warning is an error

@@ -256,3 +256,28 @@ def test_it_can_be_mounted_under_any_prefix(
     assert browse("GET", "/a/b/static/page.css").status_code == 200
     assert "Path=/a/b/" in page.headers["set-cookie"]
     assert browse("GET", "/a/b/api/domains", viewer).status_code == 200
+
+
+def test_a_demonstration_is_served_with_a_token_that_ends_with_it(
+    shop: Desk, monkeypatch: pytest.MonkeyPatch, portal: BlockingPortal
+) -> None:
+    import uvicorn
+
+    from tasktrail.cli.serve import serve_to_whoever_looks
+
+    said: list[str] = []
+    during: list[int] = []
+
+    def run(server: uvicorn.Server, sockets: object) -> None:
+        token = said[1].split()[-1]
+        browse = Browser(portal, server.config.app)
+        during.append(browse("GET", "/api/domains", token).status_code)
+        server.config.app.state.conductor.close()  # type: ignore[union-attr]
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    serve_to_whoever_looks(shop.trail, say=said.append)
+    with Session(shop.engine) as db:
+        left = [one.revoked_at is None for one in tokens.every(db, SCHEMA)]
+
+    assert re.fullmatch(r"dashboard: http://127\.0\.0\.1:\d+/", said[0])
+    assert (during, left) == ([200], [False])

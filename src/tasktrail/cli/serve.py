@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import ipaddress
+import secrets
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
 from typing import Annotated, Final
 
 import typer
+from sqlalchemy.orm import Session
 
+from tasktrail.access import tokens
+from tasktrail.access.tokens import Role
+from tasktrail.celery import Trail
 from tasktrail.cli.application import trail_of
 from tasktrail.cli.migrate_plan import Plan, load_plan
 from tasktrail.errors import ConfigurationError
+from tasktrail.migration.plan import MigrationPlan
+from tasktrail.migration.state import whoever
 
+A_DAY: Final = timedelta(days=1)
+PORT: Final = 8080
 GRACE: Final = 3
 """How long open requests may take after SIGTERM, in seconds; live pages would hold on to theirs."""
 
@@ -18,7 +31,7 @@ GRACE: Final = 3
 def serve(
     context: typer.Context,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535)] = 8080,
+    port: Annotated[int, typer.Option(min=0, max=65535)] = PORT,
     is_open: Annotated[
         bool, typer.Option("--open", help="Let everybody on this machine read without a token.")
     ] = False,
@@ -52,6 +65,52 @@ def serve(
         )
     finally:
         trail.engines.dispose()
+
+
+def serve_to_whoever_looks(
+    trail: Trail, *, plan: MigrationPlan | None = None, say: Callable[[str], None] = typer.echo
+) -> None:
+    """Serve on this machine until SIGTERM or Ctrl-C, with a token of an operator that ends with it.
+
+    For demonstrations: address and token are said, and nothing is to be prepared.
+
+    Args:
+        trail: what it is about.
+        plan: the migration that is shown.
+        say: shows a line.
+
+    Raises:
+        DatabaseUnavailable: the database cannot be reached.
+        SchemaOutdated: migrations are missing.
+    """
+    import uvicorn  # noqa: PLC0415  # of an extra
+
+    from tasktrail.web import create_app  # noqa: PLC0415  # needs the same extra
+
+    trail.check()
+    name = f"demonstration {secrets.token_hex(3)}"
+    with trail.engines.errors(), Session(trail.engines.sync) as db, db.begin():
+        token = tokens.create(db, trail.schema, name, Role.OPERATOR, lifetime=A_DAY, who=whoever())
+    config = uvicorn.Config(
+        create_app(trail, plan=plan), log_level="warning", timeout_graceful_shutdown=GRACE
+    )
+    try:
+        with _listener() as listener, suppress(KeyboardInterrupt):
+            say(f"dashboard: http://127.0.0.1:{listener.getsockname()[1]}/")
+            say(f"token:     {token}")
+            say("It is of an operator, and ends with this. End it with Ctrl-C.")
+            uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        with trail.engines.errors(), Session(trail.engines.sync) as db, db.begin():
+            tokens.revoke(db, trail.schema, name, who=whoever())
+
+
+def _listener() -> socket.socket:
+    """Listen where one would look first, or wherever there is room."""
+    try:
+        return socket.create_server(("127.0.0.1", PORT))
+    except OSError:
+        return socket.create_server(("127.0.0.1", 0))
 
 
 def _is_loopback(host: str) -> bool:
