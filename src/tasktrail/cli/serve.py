@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
+import signal
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -94,6 +95,8 @@ def serve_to_whoever_looks(
     config = uvicorn.Config(
         create_app(trail, plan=plan), log_level="warning", timeout_graceful_shutdown=GRACE
     )
+    # uvicorn passes the signal on when it has ended, which would end us before we have cleaned up.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with _listener() as listener, suppress(KeyboardInterrupt):
             say(f"dashboard: http://127.0.0.1:{listener.getsockname()[1]}/")
@@ -101,6 +104,7 @@ def serve_to_whoever_looks(
             say("It is of an operator, and ends with this. End it with Ctrl-C.")
             uvicorn.Server(config).run(sockets=[listener])
     finally:
+        signal.signal(signal.SIGTERM, before)
         with trail.engines.errors(), Session(trail.engines.sync) as db, db.begin():
             tokens.revoke(db, trail.schema, name, who=whoever())
 
