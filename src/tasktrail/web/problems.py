@@ -157,8 +157,9 @@ def _install_others(app: FastAPI) -> None:
             {"field": ".".join(map(str, one["loc"])), "reason": mask_text(str(one["msg"]))}
             for one in error.errors()
         ]
-        first = errors[0]
-        return answer(request, 422, f"{first['field']}: {first['reason']}", errors=errors)
+        where = [str(part) for part in error.errors()[0]["loc"]]
+        named = ".".join(where[1:] or where)  # people need not know whether it is of the query or the path
+        return answer(request, 422, f"{named}: {errors[0]['reason']}", errors=errors)
 
     @app.exception_handler(HTTPException)
     def http_error(request: Request, error: HTTPException) -> Response:
