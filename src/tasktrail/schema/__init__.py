@@ -111,7 +111,7 @@ def create_missing(db: Connection, domains: Iterable[Domain], *, schema: str | N
             version.upgrade(operations, schema=schema)
             created.append(f"version {version.VERSION} of the library's tables")
     inspector = inspect(db)
-    for metadata in {domain.model.metadata for domain in domains}:
+    for metadata in {domain.model.metadata for domain in domains}:  # type: ignore[attr-defined]  # of mapped classes
         created += [
             str(table)
             for table in metadata.sorted_tables
