@@ -93,6 +93,7 @@ class TrackingOptions:
         progress: the columns written by ``run.progress``.
         check: a rule over the fields of a new row that goes beyond their types; raises ``InvalidField``.
         extra: further constraints and indexes of the table.
+        sensitive: names of domain columns whose values the API and the dashboard mask, and do not filter by.
     """
 
     domain: str
@@ -101,6 +102,7 @@ class TrackingOptions:
     progress: Progress | None = None
     check: Callable[[Mapping[str, Any]], None] | None = None
     extra: tuple[SchemaItem, ...] = ()
+    sensitive: tuple[str, ...] = ()
 
 
 def _utc() -> DateTime:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import NoSuchTableError
 from tasktrail.errors import ConfigurationError, SchemaOutdated
 from tasktrail.library import LIBRARY_TABLES, VERSION_TABLE
 from tasktrail.registry import Domain
-from tasktrail.schema import v1, v2, v3, v4, v5
+from tasktrail.schema import v1, v2, v3, v4, v5, v6
 
 __all__ = [
     "HEAD",
@@ -27,9 +27,10 @@ __all__ = [
     "v3",
     "v4",
     "v5",
+    "v6",
 ]
 
-VERSIONS = (v1, v2, v3, v4, v5)
+VERSIONS = (v1, v2, v3, v4, v5, v6)
 """All of them, in the order in which they are applied."""
 
 HEAD = VERSIONS[-1].VERSION
@@ -111,7 +112,7 @@ def create_missing(db: Connection, domains: Iterable[Domain], *, schema: str | N
             version.upgrade(operations, schema=schema)
             created.append(f"version {version.VERSION} of the library's tables")
     inspector = inspect(db)
-    for metadata in {domain.model.metadata for domain in domains}:  # type: ignore[attr-defined]  # of mapped classes
+    for metadata in {domain.model.metadata for domain in domains}:  # type: ignore[attr-defined]  # mapped
         created += [
             str(table)
             for table in metadata.sorted_tables
