@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -49,13 +50,14 @@ class Beginner:
         self._folder.mkdir()
         self._remembered = folder / "environment"
         constraint = folder / "constraint.txt"
-        constraint.write_text(f"tasktrail @ {wheel.as_uri()}\n", encoding="utf-8")
+        constraint.write_text(f"tasktrail=={version('tasktrail')}\n", encoding="utf-8")
         here = str(Path(sys.executable).parent)
         path = os.pathsep.join(part for part in os.environ["PATH"].split(os.pathsep) if part != here)
         self._environment = {
             "PATH": path,
             "HOME": str(folder),
             "PIP_CONSTRAINT": str(constraint),
+            "PIP_FIND_LINKS": str(wheel.parent),
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "NO_COLOR": "1",
             **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
