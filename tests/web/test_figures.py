@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 
+import pytest
+from typer.testing import CliRunner
+
+from tasktrail.cli.app import app
 from tasktrail.fingerprints import group_of
 from tasktrail.monitoring import queries
 from tests.desk import Desk
@@ -11,8 +16,8 @@ from tests.waiting import until
 from tests.web.conftest import Browser
 
 
-def test_statistics_are_those_of_the_read_model_and_of_the_page(
-    browse: Browser, shop: Desk, viewer: str
+def test_statistics_are_those_of_the_read_model_of_the_page_and_of_the_command_line(
+    browse: Browser, shop: Desk, viewer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [shop.job.enqueue() for _ in range(5)]
     shop.complete(*rows[:2])
@@ -26,10 +31,14 @@ def test_statistics_are_those_of_the_read_model_and_of_the_page(
     of_job = page[: page.index("async_job")]
     on_page = dict(re.findall(r'class="([a-z]+)[^"]*"><b>([0-9,]+)</b> <span>', of_job))
 
+    monkeypatch.setattr("tasktrail.cli.app.load_trail", lambda _: shop.trail)
+    (on_terminal,) = json.loads(CliRunner().invoke(app, ["status", "job", "--json"]).output)
+
     states = ("pending", "processing", "completed", "failed", "cancelled")
     assert [found["counts"][name] for name in states] == [1, 1, 2, 1, 0]
     assert [found["counts"][name] for name in states] == [getattr(counts, name) for name in states]
     assert [int(on_page[name]) for name in states] == [1, 1, 2, 1, 0]
+    assert [on_terminal[name] for name in states] == [1, 1, 2, 1, 0]
     assert found["counts"]["total"] == 5
     assert (found["history"]["completed"], found["history"]["failed"]) == (2, 1)
     assert found["history"]["success_rate"] == 2 / 3

@@ -58,6 +58,11 @@ async def test_a_page_hears_when_the_rows_of_a_domain_change(shop: Desk) -> None
     assert changed == {"job"}
 
 
+@pytest.mark.parametrize(("took", "rest"), [(0.001, 2.0), (0.1, 2.0), (1.0, 9.0), (5.0, 45.0)])
+def test_a_slow_database_is_looked_at_less_often(took: float, rest: float) -> None:
+    assert living.rest_after(took) == pytest.approx(rest)
+
+
 def test_many_who_ask_the_same_at_once_are_answered_by_one_read() -> None:
     reads = Reads()
     barrier = threading.Barrier(8)

@@ -14,7 +14,18 @@ from sqlalchemy import text
 from tasktrail import Status
 from tests.desk import Desk
 from tests.web.conftest import Browser
-from tests.web.test_access import form_token, log_in
+from tests.web.test_access import filled, form_token, log_in, routes
+
+
+@pytest.fixture
+def all_pages(serve: Callable[..., FastAPI]) -> list[str]:
+    """The paths of all pages; not the stream, which does not end."""
+    return [
+        filled(path)
+        for method, path in sorted(set(routes(serve())))
+        if method == "GET" and not path.startswith(("/api", "/health", "/stream"))
+    ]
+
 
 HTML = {"Accept": "text/html"}
 PLACES = ("/", "/jobs/job", "/failures", "/operations", "/workers", "/migration", "/audit", "/doctor")
@@ -199,3 +210,31 @@ def test_all_links_of_a_mounted_dashboard_stay_below_its_prefix(
 
     assert len(links) > 15
     assert {link for link in links if not link.startswith("/a/b/")} == set()
+
+
+NASTY = (
+    "?status=&status=RED",
+    "?period=%00",
+    "?after=AAAA&before=0",
+    "?before=99999999999999999999",
+    "?field.payload=%27%20OR%201=1--",
+    "?error=" + "%25" * 60,
+    "?do=drop-all",
+    "?" + "&".join(f"ids={number}" for number in range(1, 300)),
+    "?table=%2e%2e%2f&key=%ff",
+    "?group=" + "f" * 33,
+    "?created_from=0000-00-00T00:00",
+    "?next=javascript:alert(1)",
+)
+
+
+def test_no_page_crashes_or_repeats_what_it_was_asked_as_markup(
+    browse: Browser, operator: str, all_pages: list[str]
+) -> None:
+    assert len(all_pages) > 12
+    for path in all_pages:
+        for query in (*NASTY, "?error=<script>alert(1)</script>"):
+            answer = browse("GET", path + query, operator, headers=HTML)
+
+            assert (path, query, answer.status_code < 500) == (path, query, True)
+            assert "<script>alert" not in answer.text

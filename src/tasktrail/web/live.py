@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any, Final
@@ -21,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 INTERVAL: Final = 2.0
 """Between two looks, in seconds, while somebody follows."""
+
+MOST_SHARE: Final = 0.1
+"""So much of the time it looks, at most: on a database that is slow to answer, it looks less often."""
 
 SILENCE: Final = 15.0
 """A connection on which nothing was said for so long is shown to be alive, in seconds."""
@@ -62,6 +66,7 @@ class Live:
 
     async def _poll(self) -> None:
         while self._followers:
+            began = time.monotonic()
             try:
                 found = await run_in_threadpool(self.look)
                 said = f"event: look\ndata: {json.dumps(found)}\n\n"
@@ -72,7 +77,7 @@ class Live:
             for queue in tuple(self._followers):
                 with suppress(asyncio.QueueFull):  # whoever does not read gets the next one
                     queue.put_nowait(said)
-            await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(rest_after(time.monotonic() - began))
         self._last = None
 
     def look(self) -> dict[str, Any]:
@@ -88,6 +93,11 @@ class Live:
             "domains": marks,
             "operations": _mark(running),
         }
+
+
+def rest_after(seconds: float) -> float:
+    """Return how long to rest after a look that took so long, in seconds."""
+    return max(INTERVAL, seconds / MOST_SHARE - seconds)
 
 
 def _mark(value: object) -> str:
