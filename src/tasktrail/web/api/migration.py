@@ -13,7 +13,7 @@ from tasktrail.migration.drift import Entry
 from tasktrail.web import migrations
 from tasktrail.web.figure_documents import Figure
 from tasktrail.web.holders import TheTrail
-from tasktrail.web.serving import ThePlan
+from tasktrail.web.served_plan import ThePlan
 
 router: Final = APIRouter(prefix="/migration")
 

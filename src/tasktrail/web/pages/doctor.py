@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from tasktrail.doctor import Finding, Severity, examine
 from tasktrail.web.choosing import known_parameters
-from tasktrail.web.framing import page
+from tasktrail.web.frame import page
 from tasktrail.web.holders import TheTrail, Viewer
 from tasktrail.web.reads import Reads
 

@@ -10,10 +10,10 @@ from fastapi.responses import RedirectResponse, Response
 from tasktrail.masking import mask_fields
 from tasktrail.monitoring import queries
 from tasktrail.states import ACTIVE, REVIVABLE
-from tasktrail.web import acting
+from tasktrail.web import writes
 from tasktrail.web.bulk import REASON
 from tasktrail.web.choosing import LARGEST_ID, known_parameters
-from tasktrail.web.framing import page, read
+from tasktrail.web.frame import page, read
 from tasktrail.web.holders import Operator, TheTrail, Viewer
 from tasktrail.web.pages.timeline import timeline
 
@@ -77,12 +77,12 @@ def cancel(
     reason: Annotated[str, Form(min_length=1, max_length=500)] = REASON,
 ) -> Response:
     """Cancel a job."""
-    acting.cancel(trail, holder, domain, tracking_id, reason)
+    writes.cancel(trail, holder, domain, tracking_id, reason)
     return RedirectResponse(request.url_for("job", domain=domain, tracking_id=tracking_id).path, 303)
 
 
 @router.post("/retry", name="retry")
 def retry(request: Request, trail: TheTrail, holder: Operator, domain: str, tracking_id: Id) -> Response:
     """Start a job again."""
-    acting.retry(trail, holder, domain, tracking_id)
+    writes.retry(trail, holder, domain, tracking_id)
     return RedirectResponse(request.url_for("job", domain=domain, tracking_id=tracking_id).path, 303)

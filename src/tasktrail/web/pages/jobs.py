@@ -20,7 +20,7 @@ from tasktrail.states import ACTIVE, REVIVABLE, Status
 from tasktrail.web import bulk
 from tasktrail.web.choosing import FIELD_PREFIX, Chosen, Given, known_parameters
 from tasktrail.web.conductor import states_of
-from tasktrail.web.framing import page, read
+from tasktrail.web.frame import page, read
 from tasktrail.web.holders import Operator, TheTrail, Viewer
 from tasktrail.web.problems import SeeOther
 

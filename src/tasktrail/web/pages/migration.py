@@ -10,12 +10,12 @@ from fastapi.responses import RedirectResponse, Response
 from tasktrail.errors import ConfigurationError
 from tasktrail.migration.plan import DISPOSITIONS, MigrationPlan
 from tasktrail.migration.state import Phase
-from tasktrail.web import acting, migrations
+from tasktrail.web import migrations, writes
 from tasktrail.web.choosing import known_parameters
-from tasktrail.web.framing import page
+from tasktrail.web.frame import page
 from tasktrail.web.holders import Operator, TheTrail, Viewer
 from tasktrail.web.reads import Reads
-from tasktrail.web.serving import ThePlan
+from tasktrail.web.served_plan import ThePlan
 
 router: Final = APIRouter(
     prefix="/migration", include_in_schema=False, dependencies=[Depends(known_parameters)]
@@ -79,5 +79,5 @@ def redrive(
     except ConfigurationError as error:
         raise HTTPException(404, str(error)) from None
     done = migrations.redrive(trail, plan, name, reason)
-    acting.noted(trail, holder, "redrive", count=done["driven"], table=table, reason=reason, **done)
+    writes.noted(trail, holder, "redrive", count=done["driven"], table=table, reason=reason, **done)
     return RedirectResponse(request.url_for("migration").path, 303)

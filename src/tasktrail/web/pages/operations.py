@@ -11,7 +11,7 @@ from tasktrail.access import operations
 from tasktrail.monitoring import queries
 from tasktrail.web import bulk
 from tasktrail.web.choosing import LARGEST_ID, known_parameters
-from tasktrail.web.framing import page, read
+from tasktrail.web.frame import page, read
 from tasktrail.web.holders import Operator, TheTrail, Viewer
 from tasktrail.web.pages.jobs import pairs
 

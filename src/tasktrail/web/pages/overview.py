@@ -14,7 +14,7 @@ from tasktrail.web import charts, figures
 from tasktrail.web.charts import Column
 from tasktrail.web.choosing import known_parameters
 from tasktrail.web.figures import DomainFigures
-from tasktrail.web.framing import page, read
+from tasktrail.web.frame import page, read
 from tasktrail.web.holders import TheTrail, Viewer
 
 router: Final = APIRouter(include_in_schema=False, dependencies=[Depends(known_parameters)])

@@ -9,7 +9,7 @@ from fastapi.responses import Response
 
 from tasktrail.monitoring import queries
 from tasktrail.web.choosing import known_parameters
-from tasktrail.web.framing import page, read
+from tasktrail.web.frame import page, read
 from tasktrail.web.holders import TheTrail, Viewer
 
 router: Final = APIRouter(include_in_schema=False, dependencies=[Depends(known_parameters)])
