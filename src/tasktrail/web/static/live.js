@@ -2,10 +2,10 @@
 const LEAST = 1500; // between two fetches, in milliseconds
 
 export function follow(body, shown) {
-  const on = body.dataset.liveOn;
+  const on = () => body.dataset.liveOn; // an operation that has ended changes no more
   const label = document.getElementById("live");
-  if (on === "none" || !("EventSource" in window)) return;
-  const domains = body.dataset.liveDomains ? body.dataset.liveDomains.split(" ") : null;
+  if (on() === "none" || !("EventSource" in window)) return;
+  const domain = body.dataset.liveDomain;
   let source = null;
   let last = null;
   let fetchedAt = 0;
@@ -17,10 +17,10 @@ export function follow(body, shown) {
     if (label.textContent !== words) label.textContent = words;
   };
   const mark = (seen) => {
-    if (on === "look") return seen.at;
-    if (on === "operations") return seen.operations;
-    const of = domains ?? Object.keys(seen.domains);
-    return of.map((name) => seen.domains[name]).join() + (domains ? "" : seen.at.slice(0, 16));
+    if (on() === "look") return seen.at;
+    if (on() === "operations") return seen.operations;
+    if (domain) return seen.domains[domain];
+    return Object.values(seen.domains).join() + seen.at.slice(0, 16);
   };
   const refresh = () => {
     if (timer) return;
@@ -34,6 +34,10 @@ export function follow(body, shown) {
         if (!answer.ok) return say("cannot refresh", false);
         replace(new DOMParser().parseFromString(await answer.text(), "text/html"));
         shown();
+        if (on() === "none") {
+          stop("");
+          label.hidden = true;
+        }
       } catch {
         say("not connected", false);
       }
@@ -45,7 +49,7 @@ export function follow(body, shown) {
     say(words, false);
   };
   const start = () => {
-    if (source || document.hidden) return;
+    if (source || document.hidden || on() === "none") return;
     source = new EventSource(body.dataset.live);
     source.addEventListener("open", () => say("live", true));
     source.addEventListener("look", (event) => {
@@ -57,7 +61,10 @@ export function follow(body, shown) {
     source.addEventListener("trouble", () => say("database not reached", false));
     source.addEventListener("error", () => say("not connected", false));
   };
-  document.addEventListener("visibilitychange", () => (document.hidden ? stop("paused") : start()));
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) start();
+    else if (source) stop("paused");
+  });
   start();
 }
 
