@@ -35,8 +35,8 @@ check: setup ## Lint, check format, types, import rules and the lock file
 	$(UV) lock --check
 
 .PHONY: test
-test: setup ## Run the tests on real servers; options for pytest: make test ARGS="-x -k claim"
-	$(BIN)/pytest $(ARGS)
+test: setup ## Run the tests on real servers, in two processes; options for pytest: make test ARGS="-x -k claim"
+	$(BIN)/pytest --numprocesses=2 --dist=loadfile $(ARGS)
 
 .PHONY: chaos
 chaos: setup ## Run 5,000 jobs on each broker under fire and judge them by SQL; options: make chaos ARGS="--seed 7"
@@ -48,8 +48,12 @@ endurance: setup ## Migrate 1,000,000 dirty rows under old writers, judged by an
 	$(BIN)/python -m apps.portfolio.tests.legacy.endurance $(ARGS)
 
 .PHONY: demo
-demo: setup ## Run the main job end to end on real servers and show what the database says
-	$(BIN)/portfolio demo
+demo: setup ## Run the main job end to end and serve the dashboard; SERVE=0 ends instead, as without a terminal
+	$(BIN)/portfolio demo $(if $(SERVE),$(if $(filter 0,$(SERVE)),,--serve),$$([ -t 0 ] && echo --serve))
+
+.PHONY: docs
+docs: setup ## Build the documentation into site/; a warning is an error
+	$(BIN)/sphinx-build --builder html --fail-on-warning --keep-going --quiet docs site
 
 .PHONY: bench
 bench: setup ## Measure the figures, each beside its peer
@@ -60,7 +64,7 @@ bench: setup ## Measure the figures, each beside its peer
 .PHONY: clean
 clean: ## Stop the embedded servers of this folder and delete everything that can be made again
 	@if [ -x $(BIN)/tasktrail ] && [ -d .tasktrail ]; then $(BIN)/tasktrail dev down; fi
-	rm -rf .venv .tools .tasktrail .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* dist
+	rm -rf .venv .tools .tasktrail .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* dist site
 
 .tools/bin/uv:
 	@echo "There is no uv on the PATH; installing it into .tools"

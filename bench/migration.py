@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,7 +60,7 @@ FROM generate_series(1, {rows} / 10) n;
 ANALYZE;
 """
 MEMORY_SIZES = (10_000, 100_000)
-"""Numbers of rows for which the memory of the copy is measured besides."""
+"""Numbers of rows for which the memory of the copy is measured besides, if no others are given."""
 
 console = Console(width=140)
 
@@ -192,12 +192,10 @@ def say(what: str, seconds: float, note: str = "") -> None:
     console.print(f"{what:<24}{seconds:8.1f} s   {note}")
 
 
-def figures(rows: int) -> None:
+def figures(rows: int, sizes: Sequence[int]) -> None:
     with database(rows) as url:
         memory = {rows: measure(url, rows)}
-    for size in MEMORY_SIZES:
-        if size < rows:
-            memory[size] = memory_for(size)
+    memory |= {size: memory_for(size) for size in sizes if size != rows}
     for size, most in sorted(memory.items()):
         console.print(f"memory of the copy      {most:8.1f} MB   for {size} rows")
 
@@ -205,9 +203,12 @@ def figures(rows: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument(
+        "--memory", type=int, nargs="*", default=MEMORY_SIZES, help="further sizes, for memory"
+    )
     parser.add_argument("--copy", metavar="URL", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.copy:
         copy(arguments.copy)
     else:
-        figures(arguments.rows)
+        figures(arguments.rows, arguments.memory)

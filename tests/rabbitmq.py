@@ -35,10 +35,12 @@ class RabbitMQ:
 
     Args:
         folder: of data and logs; the content survives restarts.
+        address: where it listens for clients; besides the loopback interface, one of this machine's own.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, address: str = "127.0.0.1") -> None:
         self.folder = folder
+        self._address = address
         self.log = folder / "server.log"
         self._ports = _free_ports(3)
         self._port_mapper: subprocess.Popen[bytes] | None = None
@@ -47,7 +49,7 @@ class RabbitMQ:
     @property
     def url(self) -> str:
         """The URL for Celery and kombu."""
-        return f"amqp://guest:guest@127.0.0.1:{self._ports[0]}//"
+        return f"amqp://guest:guest@{self._address}:{self._ports[0]}//"
 
     @property
     def pids(self) -> list[int]:
@@ -108,14 +110,16 @@ class RabbitMQ:
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "ERL_EPMD_PORT": mapper,
             "RABBITMQ_NODENAME": f"tasktrail{amqp}@localhost",
-            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_IP_ADDRESS": self._address,
             "RABBITMQ_NODE_PORT": amqp,
             "RABBITMQ_DIST_PORT": distribution,
             "RABBITMQ_MNESIA_BASE": str(self.folder / "mnesia"),
             "RABBITMQ_LOG_BASE": str(self.folder / "log"),
             "RABBITMQ_CONF_ENV_FILE": str(self.folder / "none.conf"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            # Guests may come from elsewhere: whoever gave it an address of its own has closed the network.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} "
+            "-rabbit loopback_users []",
             "detached": "1",  # the script becomes the broker instead of being its parent
         }
 

@@ -8,14 +8,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from alembic.migration import MigrationContext
-from alembic.operations import Operations
-from sqlalchemy import inspect, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
-from tasks import Base, ThumbnailTracking, make_thumbnail, trail
+from tasks import ThumbnailTracking, make_thumbnail, trail
 
 from tasktrail import Status
-from tasktrail.schema import VERSIONS
+from tasktrail.schema import create_missing
 
 WIDTHS = (32, 8)
 DEADLINE = 60.0
@@ -51,10 +49,7 @@ def make_thumbnails(pictures: Sequence[Path]) -> None:
 def create_tables() -> None:
     """Make the tables; an application would do this in Alembic revisions."""
     with trail.engines.sync.begin() as db:
-        if not inspect(db).has_table("tasktrail_version"):
-            for version in VERSIONS:
-                version.upgrade(Operations(MigrationContext.configure(db)))
-        Base.metadata.create_all(db)
+        create_missing(db, trail.registry, schema=trail.schema)
 
 
 def wait_until_done(worker: subprocess.Popen[bytes], log: Path) -> None:

@@ -27,6 +27,15 @@ CONNECTION_ERRORS: Final = (
 )
 """What SQLAlchemy and the driver raise when a connection fails, among other things."""
 
+SILENCE: Final = {
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""When a network connection is given up whose other end is silent: after 30 s. The system's own limits are 15
+minutes for what was sent, two hours for what is awaited; so long a worker could not renew its leases."""
+
 UNLIMITED: Final = -1
 """How many connections a pool may add: as many as there are jobs at once, which the worker limits."""
 
@@ -226,6 +235,7 @@ class Engines:
             "connect_timeout": said.get("connect_timeout", self._connect_timeout),
             "application_name": said.get("application_name", self._application_name),
             "options": " ".join(options),
+            **{name: said.get(name, value) for name, value in SILENCE.items()},
         }
 
     def _of_this_process(self) -> _Made:

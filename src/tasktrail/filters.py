@@ -12,6 +12,7 @@ from sqlalchemy import Column, ColumnElement, Table
 from tasktrail.errors import InvalidField
 from tasktrail.fields import check_value, domain_columns
 from tasktrail.guards import in_state, table_of
+from tasktrail.masking import mask_text_sql
 from tasktrail.models import BaseTaskTracking
 from tasktrail.states import Status
 
@@ -26,6 +27,8 @@ class Filter:
         created_from: created at this moment or later, aware.
         created_before: created before this moment, aware.
         error: text that the error message holds, without regard to case.
+        shown_error: the same of the error message as it is shown, with its secrets masked; for those who may
+            not read them, and could otherwise find them out letter by letter.
         worker: text that the worker's name begins with.
         attempts_from: least number of failed attempts.
         fields: values of domain columns.
@@ -36,6 +39,7 @@ class Filter:
     created_from: datetime | None = None
     created_before: datetime | None = None
     error: str | None = None
+    shown_error: str | None = None
     worker: str | None = None
     attempts_from: int | None = None
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -61,6 +65,7 @@ class Filter:
             ("created_from", table.c.created_at, lambda moment: table.c.created_at >= moment),
             ("created_before", table.c.created_at, lambda moment: table.c.created_at < moment),
             ("error", table.c.error_message, lambda text: _holds(table.c.error_message, text)),
+            ("shown_error", table.c.error_message, lambda text: _shows(table.c.error_message, text)),
             ("worker", table.c.worker, lambda text: table.c.worker.startswith(text, autoescape=True)),
             ("attempts_from", table.c.attempts, lambda number: table.c.attempts >= number),
         ]
@@ -86,6 +91,11 @@ class Filter:
 
 def _holds(column: Column[Any], text: str) -> ColumnElement[bool]:
     return column.icontains(text, autoescape=True)
+
+
+def _shows(column: Column[Any], text: str) -> ColumnElement[bool]:
+    # The first condition costs little, and leaves the second few rows to mask.
+    return _holds(column, text) & mask_text_sql(column).icontains(text, autoescape=True)
 
 
 def _status(name: str) -> Status:

@@ -44,10 +44,22 @@ MIGRATION_PARTS: Final = frozenset(
 )
 """The tables that only a migration works with; it does so in SQL of its own."""
 
+ACCESS_PARTS: Final = frozenset(
+    {
+        "tasktrail_tokens",
+        "tasktrail_sessions",
+        "tasktrail_logins",
+        "tasktrail_audit",
+        "tasktrail_operations",
+    }
+)
+"""The tables of those who look on and steer from outside; only ``tasktrail.access`` works with them."""
+
 LIBRARY_TABLES: Final = (
     frozenset({VERSION_TABLE, PREREQUISITE_TABLE, COUNTER_TABLE, MIGRATION_TABLE})
     | {ROLLUP_TABLE, ROLLUP_STATE_TABLE}
     | MIGRATION_PARTS
+    | ACCESS_PARTS
 )
 """Names of the library's own tables, for an application's ``include_object`` in Alembic."""
 

@@ -100,6 +100,7 @@ class TrackingOptions:
         progress: the columns written by ``run.progress``.
         check: a rule over the fields of a new row that goes beyond their types; raises ``InvalidField``.
         extra: further constraints and indexes of the table.
+        sensitive: names of domain columns whose values the API and the dashboard mask, and do not filter by.
     """
 
     domain: str
@@ -108,6 +109,7 @@ class TrackingOptions:
     progress: Progress | None = None
     check: Callable[[Mapping[str, Any]], None] | None = None
     extra: tuple[SchemaItem, ...] = ()
+    sensitive: tuple[str, ...] = ()
 
 
 def _utc() -> DateTime:

@@ -45,6 +45,24 @@ class Live:
             name: tells several workers of one test apart.
             **options: settings of tasktrail that differ from the default, e.g. ``lease=1``.
         """
+        log = self.folder / f"{name}-{pool}.log"
+        worker = self.start(log, "tests.acceptance.worker_app", pool, concurrency, name=name, **options)
+        try:
+            until(lambda: b" ready." in log.read_bytes() or worker.poll() is not None, seconds=60)
+            assert worker.poll() is None, log.read_text()
+            yield worker
+        finally:
+            worker.send_signal(signal.SIGTERM)
+            try:
+                worker.wait(20)
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                worker.wait()
+
+    def start(
+        self, log: Path, app: str, pool: str, concurrency: int, *, name: str = "celery", **options: object
+    ) -> Worker:
+        """Start a worker for the application in a module, and do not wait for it."""
         settings = self.tasks.trail.settings
         assert settings.database_url is not None
         assert settings.broker_url is not None
@@ -57,26 +75,14 @@ class Live:
             **{f"TASKTRAIL_{option.upper()}": str(value) for option, value in options.items()},
         }
         command = [
-            *(sys.executable, "-m", "celery", "--app", "tests.acceptance.worker_app", "worker"),
+            *(sys.executable, "-m", "celery", "--app", app, "worker"),
             *(f"--pool={pool}", f"--concurrency={concurrency}", "--loglevel=INFO", f"--hostname={name}@%h"),
             *("--without-gossip", "--without-mingle", "--without-heartbeat"),
         ]
-        log = self.folder / f"{name}-{pool}.log"
         with log.open("ab") as output:
-            worker = subprocess.Popen(
+            return subprocess.Popen(
                 command, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
             )
-        try:
-            until(lambda: b" ready." in log.read_bytes() or worker.poll() is not None, seconds=60)
-            assert worker.poll() is None, log.read_text()
-            yield worker
-        finally:
-            worker.send_signal(signal.SIGTERM)
-            try:
-                worker.wait(20)
-            except subprocess.TimeoutExpired:
-                worker.kill()
-                worker.wait()
 
     def told(self, row: Enqueued) -> list[str]:
         """Return what the body of a job told this test so far."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -130,3 +131,18 @@ def test_a_pool_process_that_is_killed_while_the_worker_stops_is_recorded_all_th
 
     row = fresh.row(job)
     assert (row.status, outcomes(row)) == (Status.PENDING, [(1, "lost")])
+
+
+def test_a_worker_that_fails_and_cannot_end_is_ended_so_that_a_supervisor_starts_another(fresh: Live) -> None:
+    log = fresh.folder / "failing.log"
+    worker = fresh.start(log, "tests.acceptance.failing_app", "prefork", 1, shutdown_grace=0.1, **QUICK)
+    try:
+        until(lambda: has_ended(worker), seconds=60)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait()
+
+    assert worker.returncode == 1
+    assert "Unrecoverable error: ValueError('the broker refuses it')" in log.read_text()
+    assert "does not end by itself; its process is ended" in log.read_text()

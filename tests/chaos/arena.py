@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +79,7 @@ def field(
     without: Collection[str] = (),
     size: int = 3,
     concurrency: int = 3,
+    hosts: Sequence[Sequence[str]] = ((),),
     **settings: Any,
 ) -> Iterator[Field]:
     """Make tables and tasks on servers that run; the workers end with the block.
@@ -91,6 +92,7 @@ def field(
         without: safeties that the workers do without.
         size: how many workers there are.
         concurrency: how many processes each worker's pool has.
+        hosts: what command lines begin with that run on a host; workers are spread over them.
         **settings: settings of tasktrail that differ from ``FAST``.
     """
     evidence = folder / "evidence"
@@ -111,7 +113,7 @@ def field(
         tasks = build(Settings.load(**chosen), witness.Witness(evidence), queue)
         stack.callback(tasks.trail.app.close)
         stack.callback(tasks.trail.engines.dispose)
-        fleet = Fleet(environment, folder, size, concurrency)
+        fleet = Fleet(environment, folder, size, concurrency, hosts)
         stack.callback(fleet.kill)
         yield Field(folder, fleet, tasks, engine)
 

@@ -10,7 +10,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +107,7 @@ class Worker:
         mark: what its processes have in their environment.
         process: the main process.
         log: the file it writes to.
+        host: number of the host it runs on.
         struck: whether it was told or forced to end.
     """
 
@@ -114,6 +115,7 @@ class Worker:
     mark: str
     process: subprocess.Popen[bytes]
     log: Path
+    host: int = 0
     struck: bool = False
 
     @property
@@ -175,6 +177,7 @@ class Fleet:
         folder: of the logs.
         size: how many workers there are.
         concurrency: how many processes each pool has.
+        hosts: what command lines begin with that run on a host; by default there is this one only.
         deserters: why workers ended that nobody had struck, with the failings of Celery.
         culprits: the same without those.
     """
@@ -183,6 +186,7 @@ class Fleet:
     folder: Path
     size: int
     concurrency: int
+    hosts: Sequence[Sequence[str]] = ((),)
     deserters: Counter[str] = field(default_factory=Counter)
     culprits: list[str] = field(default_factory=list)
     started: list[Worker] = field(default_factory=list)
@@ -200,9 +204,17 @@ class Fleet:
                 reason, is_known = worker.last_words()
                 self.deserters[reason] += 1
                 self.culprits += [] if is_known else [reason]
-        serving = sum(worker.alive and not worker.struck for worker in self.started)
-        for _ in range(self.size - serving):
-            self.started.append(self._start(len(self.started)))
+        for _ in range(self.size - len(self._serving)):
+            crews = [len(self.on(host)) for host in range(len(self.hosts))]
+            self.started.append(self._start(len(self.started), crews.index(min(crews))))
+
+    def on(self, host: int) -> list[str]:
+        """Return the names of the workers that serve on a host."""
+        return [worker.name for worker in self._serving if worker.host == host]
+
+    @property
+    def _serving(self) -> list[Worker]:
+        return [worker for worker in self.workers if not worker.struck]
 
     def close(self) -> None:
         """End all workers and whatever they left behind."""
@@ -222,10 +234,11 @@ class Fleet:
                     process.kill()
             worker.process.wait()
 
-    def _start(self, number: int) -> Worker:
+    def _start(self, number: int, host: int) -> Worker:
         name, mark, prefetch = f"w{number}@chaos", f"{self.folder}/{number}", 1 + number % 4
         log = self.folder / f"w{number}.log"
         command = [
+            *self.hosts[host],
             *(sys.executable, "-m", "celery", "--app", "tests.chaos.app", "worker", f"--hostname={name}"),
             *("--pool=prefork", f"--concurrency={self.concurrency}", f"--prefetch-multiplier={prefetch}"),
             *("--without-gossip", "--without-mingle", "--without-heartbeat"),
@@ -241,7 +254,7 @@ class Fleet:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        return Worker(name, mark, process, log)
+        return Worker(name, mark, process, log, host)
 
 
 def pause(process: psutil.Process) -> None:

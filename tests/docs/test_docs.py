@@ -15,11 +15,13 @@ import pytest
 from sqlalchemy import create_engine
 
 from conftest import MakeDatabase
+from tasktrail.cli.app import app as tasktrail
+from tests.commands import run_here
 from tests.docs import world
 from tests.docs.pages import OUTPUT, ROOT, SHELLS, Block, blocks, is_like
 from tests.docs.reader import FOLDER, Reader, loaded, reading
 
-FOLDERS = ("howto", "explanation", "runbooks", "tutorials")
+FOLDERS = ("howto", "explanation", "runbooks")
 PAGES = sorted(chain.from_iterable((ROOT / "docs" / folder).glob("*.md") for folder in FOLDERS))
 CODE = frozenset({"python", "sql", *SHELLS})
 
@@ -79,12 +81,12 @@ def test_the_example_of_the_readme_makes_a_report(
 ) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"^```python\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
-    (tables,) = re.findall(r"^python - <<'EOF'\n(.*?)^EOF$", readme, re.DOTALL | re.MULTILINE)
+    (tables,) = re.findall(r"^tasktrail (--app shop:trail dev create-tables)$", readme, re.MULTILINE)
     (promise,) = re.findall(r"^celery -A shop worker +# logs: (.+)$", readme, re.MULTILINE)
     (tmp_path / "shop.py").write_text(example, encoding="utf-8")
 
     with loaded("shop", tmp_path, make_database(), redis_url) as shop:
-        exec(compile(tables, "README.md", "exec", dont_inherit=True), {})
+        assert run_here(tasktrail, *tables.split()).code == 0
         enqueued = shop.make_report.enqueue(customer_id=7)
         shop.make_report.celery_task.apply(args=(enqueued.id,))
 

@@ -67,8 +67,8 @@ def create_tables(engine: Engine, tables: MetaData) -> None:
     """Make the tables of the library and of the shop."""
     with engine.begin() as db:
         operations = Operations(MigrationContext.configure(db))
-        for number in range(1, schema.HEAD + 1):
-            getattr(schema, f"v{number}").upgrade(operations)
+        for version in schema.VERSIONS:
+            version.upgrade(operations)
         tables.create_all(db)
 
 

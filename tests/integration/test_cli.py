@@ -16,6 +16,7 @@ import typer
 from kombu import Connection
 from sqlalchemy import Engine, text
 
+from conftest import MakeDatabase
 from tasktrail import ConfigurationError, TasktrailError, Trail
 from tasktrail.cli import run
 from tasktrail.cli.app import app
@@ -247,6 +248,18 @@ def test_dev_starts_what_has_no_url_says_so_and_stops_it(
     assert down == Outcome(0, "Redis: stopped\nPostgreSQL: was not running\n", "")
     assert was_there
     assert not socket.exists()
+
+
+def test_dev_creates_the_tables_that_are_not_there(
+    shop: Path, make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TASKTRAIL_DATABASE_URL", make_database())
+    first, again = (run_here(app, "--app", "shop:trail", "dev", "create-tables") for _ in range(2))
+
+    assert (first.code, first.out.splitlines()[0]) == (0, "created version 1 of the library's tables")
+    assert "created tracking.job_tracking" in first.out.splitlines()
+    assert again == Outcome(0, "nothing to create: all tables are there\n", "")
+    assert run_here(app, "--app", "shop:trail", "status").code == 0
 
 
 def test_the_version_is_that_of_the_package() -> None:

@@ -16,7 +16,7 @@ from celery import Celery
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import IntegrityError
 
-from tasktrail import DatabaseUnavailable, Settings, Status, TrackedTask, Trail, doctor, tracker
+from tasktrail import DatabaseUnavailable, Settings, Status, TrackedTask, Trail, doctor, schema, tracker
 from tasktrail.cli.app import app
 from tasktrail.doctor import Finding, Severity, examine
 from tasktrail.embedded import EmbeddedPostgres
@@ -135,7 +135,10 @@ def test_the_tasks_of_another_application_in_the_process_are_not_its_own(
     [
         ("ALTER TABLE tracking.job_tracking DROP COLUMN worker", "lacks the columns worker"),
         ("ALTER TABLE tracking.job_tracking DROP COLUMN payload", "lacks the columns payload"),
-        ("DELETE FROM tracking.tasktrail_version WHERE version = 5", "its schema version is 4"),
+        (
+            f"DELETE FROM tracking.tasktrail_version WHERE version = {schema.HEAD}",
+            f"its schema version is {schema.VERSIONS[-2].VERSION}",
+        ),
         ("DELETE FROM tracking.tasktrail_version", "its schema version is unknown"),
         ("DROP TABLE tracking.tasktrail_version", "the table tracking.tasktrail_version is missing"),
         ("DROP TABLE tracking.job_tracking", "the table tracking.job_tracking is missing"),

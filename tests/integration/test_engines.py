@@ -235,6 +235,16 @@ def test_what_the_url_asks_of_a_connection_is_kept(database_url: str) -> None:
     assert found == [["5MB", "UTC", "nightly", "off"], ["5MB", "UTC", "nightly", "on"]]
 
 
+def test_a_silent_server_is_given_up_in_time_unless_the_url_says_otherwise(database_url: str) -> None:
+    engines = Engines(f"{database_url}{'&' if '?' in database_url else '?'}keepalives_count=9")
+    with engines.pooled() as db, engines.dedicated("alone") as alone:
+        connections = [db.connection.driver_connection, alone]
+        found = [connection.info.get_parameters() for connection in connections]
+    engines.dispose()
+
+    assert [(one["tcp_user_timeout"], one["keepalives_count"]) for one in found] == [("30000", "9")] * 2
+
+
 def test_every_connection_says_whose_it_is(engines: Engines) -> None:
     with engines.pooled() as db:
         name = db.scalar(text("SELECT application_name FROM pg_stat_activity WHERE pid = pg_backend_pid()"))

@@ -26,6 +26,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "elsewhere": {"status": "PROCESSING", "worker": "wx1@host/12"},
     "old": {"status": "COMPLETED", "created_at": NOON},
     "older": {"status": "COMPLETED", "created_at": datetime(2024, 3, 1, 11, 59, tzinfo=UTC)},
+    "secret": {"status": "COMPLETED", "error_message": "Refused: password=hunter2 is known"},
 }
 
 
@@ -56,7 +57,7 @@ ALL = list(ROWS)
     [
         ({}, ALL),
         ({"states": [Status.FAILED]}, ["failed", "timeout"]),
-        ({"states": ["PROCESSING", "COMPLETED"]}, ["running", "elsewhere", "old", "older"]),
+        ({"states": ["PROCESSING", "COMPLETED"]}, ["running", "elsewhere", "old", "older", "secret"]),
         ({"ids": [2, 4, 404]}, ["usd", "failed"]),
         ({"created_from": NOON}, [name for name in ALL if name != "older"]),
         ({"created_before": NOON}, ["older"]),
@@ -67,7 +68,14 @@ ALL = list(ROWS)
         ({"error": "_it_"}, ["failed"]),
         ({"error": "1__%"}, []),
         ({"error": "%"}, ["failed"]),
-        ({"error": ""}, ["failed", "timeout"]),
+        ({"error": ""}, ["failed", "timeout", "secret"]),
+        ({"error": "hunter2"}, ["secret"]),
+        ({"shown_error": "REFUSED: pass"}, ["secret"]),
+        ({"shown_error": "is known"}, ["secret"]),
+        ({"shown_error": "hunter2"}, []),
+        ({"shown_error": "=h"}, []),
+        ({"shown_error": "2 is"}, []),
+        ({"shown_error": "100%"}, ["failed"]),
         ({"error": "'; DROP TABLE tracking.order_tracking; --"}, []),
         ({"worker": "w_1@"}, ["running"]),
         ({"worker": "w"}, ["running", "elsewhere"]),
@@ -107,6 +115,7 @@ def test_a_filter_means_the_rows_that_meet_all_its_conditions(
         ({"created_before": "yesterday"}, "created_before: must be a datetime (got 'yesterday')"),
         ({"error": "\x00"}, "error: holds a NUL"),
         ({"error": 500}, "error: must be text (got 500)"),
+        ({"shown_error": "\x00"}, "shown_error: holds a NUL"),
         ({"worker": "\ud800"}, "worker: holds a NUL or a lone surrogate"),
         ({"attempts_from": "many"}, "attempts_from: must be a whole number"),
         ({"fields": {"colour": "red"}}, "colour: is no field of order; it has: day, currency, tags"),
@@ -127,7 +136,8 @@ def test_a_filter_that_makes_no_sense_is_refused_with_the_field_and_the_value(
 
 def test_every_condition_of_a_filter_is_tested_here() -> None:
     assert [field.name for field in fields(Filter)] == [
-        *("states", "ids", "created_from", "created_before", "error", "worker", "attempts_from", "fields")
+        *("states", "ids", "created_from", "created_before", "error", "shown_error"),
+        *("worker", "attempts_from", "fields"),
     ]
 
 

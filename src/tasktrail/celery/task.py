@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +20,7 @@ from sqlalchemy.util import await_only
 
 from tasktrail import sweeps, tracker
 from tasktrail.celery.bulk import BATCH, Chosen, server_now
+from tasktrail.celery.enqueued import Enqueued, EnqueuedMany, Revived
 from tasktrail.celery.execution import WorkerParts
 from tasktrail.celery.outbox import Send, send_after_commit
 from tasktrail.celery.publish import Message
@@ -43,40 +44,6 @@ from tasktrail.tracker import Added, AddedRow, OnDuplicate
 ModelT = TypeVar("ModelT", bound=BaseTaskTracking)
 
 IMMEDIATELY: Final = datetime.min.replace(tzinfo=UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Enqueued:
-    """The row that an ``enqueue`` came to.
-
-    Attributes:
-        domain: its domain.
-        id: its id.
-        outcome: whether it was created, was there already, or was restarted.
-        status: its state at that moment.
-        celery_task_id: the id its message goes out under.
-    """
-
-    domain: str
-    id: int
-    outcome: Added
-    status: Status
-    celery_task_id: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class EnqueuedMany:
-    """What an ``enqueue_many`` came to.
-
-    Attributes:
-        created: how many rows are new.
-        existing: how many had a natural key that was taken.
-        dispatched: how many messages went out; the rest is sent by maintenance.
-    """
-
-    created: int
-    existing: int
-    dispatched: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +189,7 @@ class TrackedTask(Generic[ModelT]):
             dispatched += len(messages) if self._publisher.send(messages) else 0
         return EnqueuedMany(created, asked - created, dispatched)
 
-    def cancel(self, tracking_id: int, reason: str) -> None:
+    def cancel(self, tracking_id: int, reason: str, *, session: Session | None = None) -> None:
         """Cancel a row: PENDING at once, PROCESSING when its worker notices at the next heartbeat.
 
         A coroutine is cancelled there; a ``def`` body sees ``run.cancelled``. Whatever it still does with
@@ -231,30 +198,35 @@ class TrackedTask(Generic[ModelT]):
         Args:
             tracking_id: the row.
             reason: why; kept in ``error_message``.
+            session: your session, whose transaction this joins; without one it is committed here.
 
         Raises:
             TrackingNotFound: there is no such row.
             WrongState: it has ended already; the error says in which state.
         """
-        with self._engines.pooled() as db:
+        with nullcontext(session) if session is not None else self._engines.pooled() as db:
             tracker.cancel(db, self.domain.model, tracking_id, reason)
 
-    def retry(self, tracking_id: int) -> Enqueued:
+    def retry(self, tracking_id: int, *, session: Session | None = None) -> Enqueued:
         """Start a FAILED or CANCELLED row again; its attempts stay in the log, and it gets another round.
 
         Args:
             tracking_id: the row.
+            session: your session, whose transaction this joins; without one it is committed here.
 
         Raises:
             TrackingNotFound: there is no such row.
             WrongState: it has not ended, or is COMPLETED; the error says in which state it is.
             BrokerUnavailable: the broker cannot be reached; nothing was written.
         """
-        self._publisher.require_broker()
-        with self._engines.errors(), self._engines.sync.begin() as db:
-            row = tracker.revive(db, self.domain.model, tracking_id, grant=self.domain.policy.max_attempts)
-            held = self._hold(db, [row.id])
-        self._publisher.send(self._messages([row], {}) if row.id not in held else [])
+        if session is None:
+            self._publisher.require_broker()
+            with self._engines.errors(), Session(self._engines.sync) as own, own.begin():
+                return self.retry(tracking_id, session=own)
+        row = tracker.revive(session, self.domain.model, tracking_id, grant=self.domain.policy.max_attempts)
+        if row.id not in self._hold(session, [row.id]):
+            for message in self._messages([row], {}):
+                send_after_commit(session, message, self._publisher.send)
         return self._enqueued(row)
 
     def retry_where(self, chosen: Filter) -> int:
@@ -274,18 +246,12 @@ class TrackedTask(Generic[ModelT]):
         # Or a job that fails at once would be found again by the next batch, and so for ever.
         is_older = table_of(self.domain.model).c.updated_at <= server_now(self._engines)
         rows_meant = self._chosen(chosen, REVIVABLE, is_older)
-        statement = sweeps.revive_batch_if_ended(self.domain.model, rows_meant.conditions)
-        parameters = {"batch": BATCH, "grant": self.domain.policy.max_attempts}
 
         def start_batch() -> int:
             with self._engines.errors(), self._engines.sync.begin() as db:
-                rows = [
-                    AddedRow(row.id, row.celery_task_id, Added.RESTARTED, Status.PENDING)
-                    for row in db.execute(statement, parameters)
-                ]
-                held = self._hold(db, [row.id for row in rows])
-            self._publisher.send(self._messages([row for row in rows if row.id not in held], {}))
-            return len(rows)
+                revived = self.retry_some(db, rows_meant.conditions, BATCH)
+            self.send(revived)
+            return len(revived.ids)
 
         return rows_meant.until_none_is_left(start_batch)
 
@@ -304,14 +270,40 @@ class TrackedTask(Generic[ModelT]):
         """
         is_older = table_of(self.domain.model).c.created_at <= server_now(self._engines)
         rows_meant = self._chosen(chosen, ACTIVE, is_older)
-        statement = sweeps.cancel_batch_if_active(self.domain.model, rows_meant.conditions)
-        parameters = {"batch": BATCH, "error": clean_text(reason)}
 
         def cancel_batch() -> int:
             with self._engines.pooled() as db:
-                return len(db.execute(statement, parameters).all())
+                return len(self.cancel_some(db, rows_meant.conditions, reason, BATCH))
 
         return rows_meant.until_none_is_left(cancel_batch)
+
+    def retry_some(
+        self, db: tracker.Database, conditions: Sequence[ColumnElement[bool]], size: int
+    ) -> Revived:
+        """Start a batch of FAILED and CANCELLED rows again, in your transaction; ``send`` it after that.
+
+        Args:
+            db: session or connection; the caller commits.
+            conditions: which rows; those that somebody writes just now are skipped.
+            size: how many at most, those with the lowest ids.
+        """
+        statement = sweeps.revive_batch_if_ended(self.domain.model, conditions)
+        found = db.execute(statement, {"batch": size, "grant": self.domain.policy.max_attempts})
+        rows = [AddedRow(row.id, row.celery_task_id, Added.RESTARTED, Status.PENDING) for row in found]
+        held = self._hold(db, [row.id for row in rows])
+        return Revived(tuple(row.id for row in rows), tuple(row for row in rows if row.id not in held))
+
+    def cancel_some(
+        self, db: tracker.Database, conditions: Sequence[ColumnElement[bool]], reason: str, size: int
+    ) -> tuple[int, ...]:
+        """Cancel a batch of PENDING and PROCESSING rows, in your transaction; see ``retry_some``."""
+        statement = sweeps.cancel_batch_if_active(self.domain.model, conditions)
+        found = db.execute(statement, {"batch": size, "error": clean_text(reason)})
+        return tuple(found.scalars())
+
+    def send(self, revived: Revived) -> None:
+        """Send the messages of rows that were started again; what cannot go out, maintenance sends later."""
+        self._publisher.send(self._messages(revived.due, {}))
 
     def count_where(self, chosen: Filter, states: Collection[Status]) -> int:
         """Count the rows of a filter that are in one of these states.

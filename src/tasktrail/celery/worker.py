@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +29,10 @@ class TrailStep(bootsteps.StartStopStep):
 
     When the worker is told to stop, Celery waits for running work as long as it takes. After the grace period
     what still runs is given back, so that another worker takes it before this one is killed.
+
+    When the worker ends because of an error, nobody else knows. The same grace period begins; and if the
+    process is still there some time after it, it is ended, so that whatever supervises it starts another one.
+    Celery 5.7 can wait for ever then: for the rest of an answer of a pool process that it has killed.
     """
 
     requires = ("celery.worker.components:Pool",)
@@ -60,9 +65,11 @@ class TrailStep(bootsteps.StartStopStep):
         )
         self._thread.start()
 
-    def stop(self, worker: Any) -> None:  # noqa: ARG002  # Celery passes it
+    def stop(self, worker: Any) -> None:
         """End the maintenance thread; another worker leads on."""
         self._stop.set()
+        if worker.exitcode:
+            self._shutting_down.set()
         if self._thread is not None:
             self._thread.join(STOP_TIMEOUT)
 
@@ -78,6 +85,12 @@ class TrailStep(bootsteps.StartStopStep):
         self._shutting_down.wait()
         threading.Event().wait(self._trail.settings.shutdown_grace)
         logger.info("the grace period is over; what still runs is given back")
-        self._trail.heartbeats.give_back("the worker was shut down")
-        if isinstance(worker.pool, PreforkPool):
-            worker.consumer.cancel_active_requests()
+        try:
+            self._trail.heartbeats.give_back("the worker was shut down")
+            if isinstance(worker.pool, PreforkPool):
+                worker.consumer.cancel_active_requests()
+        finally:
+            if worker.exitcode and not worker.blueprint.shutdown_complete.wait(STOP_TIMEOUT):
+                logger.critical("the worker failed and does not end by itself; its process is ended")
+                self._trail.losses.close(STOP_TIMEOUT)
+                os._exit(worker.exitcode)

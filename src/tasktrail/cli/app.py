@@ -16,12 +16,14 @@ from tasktrail.cli import (
     migrate_cutover,
     migrate_parallel,
     migrate_quarantine,
+    tokens,
 )
 from tasktrail.cli.application import VARIABLE, load_trail
 from tasktrail.cli.doctor import doctor
 from tasktrail.cli.look import failures, list_, show, stats, status
 from tasktrail.cli.maintain import maintain
 from tasktrail.cli.operate import cancel, retry
+from tasktrail.cli.serve import serve
 from tasktrail.cli.watch import watch
 
 app = typer.Typer(
@@ -45,6 +47,8 @@ for command in (
 ):
     migrate.app.command()(command)
 app.add_typer(migrate.app, name="migrate")
+app.add_typer(tokens.app, name="tokens")
+app.command()(serve)
 for read in (status, show, failures, stats, watch):
     app.command()(read)
 app.command("list")(list_)

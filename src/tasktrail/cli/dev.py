@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from tasktrail import schema
+from tasktrail.cli.application import trail_of
 from tasktrail.embedded import EmbeddedPostgres, EmbeddedRedis, EmbeddedStack
 from tasktrail.settings import Settings
 
@@ -35,3 +37,21 @@ def status() -> None:
     home = Settings.load().home
     for server in (EmbeddedPostgres(home / "postgres"), EmbeddedRedis(home / "redis")):
         typer.echo(f"{server.label}: {f'running, pid {server.pid}' if server.running else 'not running'}")
+
+
+@app.command("create-tables")
+def create_tables(context: typer.Context) -> None:
+    """Create the tables that the application needs and the database lacks.
+
+    For development: a deployment makes them in Alembic revisions, where they can be changed later.
+    """
+    trail = trail_of(context)
+    try:
+        with trail.engines.sync.begin() as db:
+            created = schema.create_missing(db, trail.registry, schema=trail.schema)
+    finally:
+        trail.engines.dispose()
+    for name in created:
+        typer.echo(f"created {name}")
+    if not created:
+        typer.echo("nothing to create: all tables are there")

@@ -315,15 +315,20 @@ class Reconciler:
 
     @property
     def _keep_raw(self) -> str:
-        """The statement that keeps rows as they are: those just ``noted`` that were not migrated so."""
+        """The statement that keeps rows as they are: those just ``noted`` that were not migrated so.
+
+        Each is fetched by its key. Joined, the planner may read the whole table for every chunk.
+        """
         values = self._transform.key_values("l.source_key")
         key = " AND ".join(
             f"s.{quoted(name)} = {value}" for name, value in zip(self._table.key, values, strict=True)
         )
         return f"""
             INSERT INTO {self._raw} AS w (table_name, source_key, source_hash, raw)
-            SELECT {literal(self._table.name)}, l.source_key, l.source_hash, row_to_json(s)::text
-            FROM noted l JOIN {self._transform.source} s ON {key}
+            SELECT {literal(self._table.name)}, l.source_key, l.source_hash, s.raw
+            FROM noted l CROSS JOIN LATERAL (
+                SELECT row_to_json(s)::text AS raw FROM {self._transform.source} s WHERE {key} LIMIT 1
+            ) s
             WHERE NOT ({self._as_it_was})
             {RENEWED} WHERE w.source_hash IS DISTINCT FROM excluded.source_hash
         """

@@ -87,7 +87,7 @@ def counts_of(db: Source, domains: Sequence[Domain]) -> list[StateCounts]:
 
     Rows that may still move are counted on their indexes. COMPLETED is final, and by far the most: those rows
     are counted from the rollups, and only the newest and the oldest ones themselves. A COMPLETED row that
-    somebody deletes, or adds with an old ``completed_at``, is noticed when the rollups notice it (ADR 30).
+    somebody deletes, or adds with an old ``completed_at``, is noticed when the rollups notice it (ADR 34).
 
     Args:
         db: what to read from.

@@ -110,7 +110,8 @@ def page(
 
 def _is_served(domain: Domain, chosen: Filter) -> bool:
     """Say whether an index finds the rows of a filter, or nearly all rows are of it."""
-    if chosen.ids or not (chosen.fields or chosen.error or chosen.worker or chosen.attempts_from):
+    searched = (chosen.fields, chosen.error, chosen.shown_error, chosen.worker, chosen.attempts_from)
+    if chosen.ids or not any(searched):
         return True
     return not _first_columns(domain.model).isdisjoint(chosen.fields)
 

@@ -10,14 +10,27 @@ from collections.abc import Iterable
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import NoSuchTableError
 
-from tasktrail.errors import SchemaOutdated
+from tasktrail.errors import ConfigurationError, SchemaOutdated
 from tasktrail.library import LIBRARY_TABLES, VERSION_TABLE
 from tasktrail.registry import Domain
-from tasktrail.schema import v1, v2, v3, v4, v5
+from tasktrail.schema import v1, v2, v3, v4, v5, v6
 
-__all__ = ["HEAD", "LIBRARY_TABLES", "VERSIONS", "problems", "require", "v1", "v2", "v3", "v4", "v5"]
+__all__ = [
+    "HEAD",
+    "LIBRARY_TABLES",
+    "VERSIONS",
+    "create_missing",
+    "problems",
+    "require",
+    "v1",
+    "v2",
+    "v3",
+    "v4",
+    "v5",
+    "v6",
+]
 
-VERSIONS = (v1, v2, v3, v4, v5)
+VERSIONS = (v1, v2, v3, v4, v5, v6)
 """All of them, in the order in which they are applied."""
 
 HEAD = VERSIONS[-1].VERSION
@@ -37,13 +50,11 @@ def problems(db: Connection, domains: Iterable[Domain], *, schema: str | None) -
     """
     inspector = inspect(db)
     found: list[str] = []
-    if not inspector.has_table(VERSION_TABLE, schema=schema):
+    version = _version(db, schema)
+    if version is None:
         found.append(f"the table {_qualified(schema, VERSION_TABLE)} is missing")
-    else:
-        table = _qualified(schema, VERSION_TABLE)
-        version = db.execute(text(f"SELECT max(version) FROM {table}")).scalar()  # noqa: S608  # a constant name
-        if version != HEAD:
-            found.append(f"its schema version is {version or 'unknown'}, this release needs {HEAD}")
+    elif version != HEAD:
+        found.append(f"its schema version is {version or 'unknown'}, this release needs {HEAD}")
     for domain in domains:
         table_schema = domain.model.__tracking__.schema
         name = str(domain.model.__table__.name)  # type: ignore[attr-defined]
@@ -70,6 +81,53 @@ def require(db: Connection, domains: Iterable[Domain], *, schema: str | None) ->
         raise SchemaOutdated(
             f"the database is not ready: {'; '.join(found)}. Apply the pending migrations first"
         )
+
+
+def create_missing(db: Connection, domains: Iterable[Domain], *, schema: str | None) -> list[str]:
+    """Create what a database lacks, for development and tests; a deployment applies Alembic revisions.
+
+    A table that is there is left as it is, even if it lacks a column.
+
+    Args:
+        db: a connection, within a transaction that the caller commits.
+        domains: the registered domains; all tables of their metadata are created.
+        schema: where the library's own tables go; ``None`` for the search path.
+
+    Returns:
+        What was created: versions of the library's schema, and names of tables.
+
+    Raises:
+        ConfigurationError: Alembic is not installed.
+    """
+    try:
+        from alembic.migration import MigrationContext  # noqa: PLC0415  # not needed to run
+        from alembic.operations import Operations  # noqa: PLC0415
+    except ModuleNotFoundError:
+        raise ConfigurationError("Alembic makes the tables; install it: pip install alembic") from None
+    operations = Operations(MigrationContext.configure(db))
+    there = _version(db, schema) or 0
+    created = []
+    for version in VERSIONS:
+        if there < version.VERSION:
+            version.upgrade(operations, schema=schema)
+            created.append(f"version {version.VERSION} of the library's tables")
+    inspector = inspect(db)
+    for metadata in {domain.model.metadata for domain in domains}:  # type: ignore[attr-defined]  # mapped
+        created += [
+            str(table)
+            for table in metadata.sorted_tables
+            if not inspector.has_table(table.name, schema=table.schema)
+        ]
+        metadata.create_all(db)
+    return created
+
+
+def _version(db: Connection, schema: str | None) -> int | None:
+    """Return the version of the library's tables: 0 when it is unknown, None without the table."""
+    if not inspect(db).has_table(VERSION_TABLE, schema=schema):
+        return None
+    table = _qualified(schema, VERSION_TABLE)
+    return db.execute(text(f"SELECT max(version) FROM {table}")).scalar() or 0  # noqa: S608  # a constant name
 
 
 def _qualified(schema: str | None, name: str) -> str:

@@ -138,10 +138,11 @@ def worker(
 @app.command()
 def demo(
     short: Annotated[bool, typer.Option("--short", help="Leave the migration of legacy tables out.")] = False,
+    serve: Annotated[bool, typer.Option("--serve", help="End with the dashboard, until Ctrl-C.")] = False,
 ) -> None:
     """Run the main job end to end on real servers and show what the database says."""
     with EmbeddedStack(Settings.load()) as settings:
-        sys.exit(demonstration.run(settings, Console(), is_short=short))
+        sys.exit(demonstration.run(settings, Console(), is_short=short, is_served=serve))
 
 
 def main() -> None:

@@ -65,7 +65,10 @@ class Options:
         rows: how many legacy rows there are at first.
         dirty: which part of them is dirty.
         writers: how many processes write.
-        rate: writes a second, of all of them.
+        rate: writes a second, of all of them, while rows are copied.
+        turning_rate: the same during cutovers and rollbacks, which nobody does at the busiest hour.
+        days: how many of the newest days they are busy with: at such a rate an old system had much to do, and
+            with few of them a unit of work would have thousands of rows.
         seconds: how long the baseline takes, and the writing during the migration at least.
         looks: how often the account is taken during the migration, at least.
         share: part of the time in which the backfill works.
@@ -78,6 +81,8 @@ class Options:
     dirty: float = 0.05
     writers: int = 8
     rate: float = 500.0
+    turning_rate: float = 50.0
+    days: int = 2000
     seconds: float = 30.0
     looks: int = 10
     share: float = 1.0
@@ -140,15 +145,18 @@ class Observer:
         assert not self.violations, self.violations
 
 
-def run(options: Options, folder: Path, say: Callable[[str], None] = lambda _: None) -> Report:
+def run(
+    options: Options, folder: Path, say: Callable[[str], None] = lambda _: None, report: Report | None = None
+) -> Report:
     """Generate, measure the baseline, migrate under fire, drain, and judge.
 
     Args:
         options: what the run is like.
         folder: of the database server; another user must be able to enter it.
         say: is told what begins.
+        report: what is to be filled; it has what was seen, too, when the run breaks off.
     """
-    report = Report()
+    report = report or Report()
     server = EmbeddedPostgres(folder / "postgres")
     engine = create_engine(sqlalchemy_url(server.start()), poolclass=NullPool)
     try:
@@ -222,7 +230,7 @@ def _turn(
             turned = turn(
                 workspace,
                 session,
-                _writers(options, engine, 2),
+                _writers(options, engine, 2, options.turning_rate),
                 times=options.turns,
                 seconds=options.seconds / 4,
                 say=say,
@@ -275,9 +283,14 @@ def _timed(report: Report, what: str, say: Callable[[str], None]) -> Iterator[No
     report.figures[f"seconds to {what}"] = f"{time.monotonic() - began:.2f}"
 
 
-def _writers(options: Options, engine: Engine, number: int) -> Simulation:
-    seed = options.seed + number
-    return Simulation(engine.url, rate=options.rate, processes=options.writers, seed=seed)
+def _writers(options: Options, engine: Engine, number: int, rate: float | None = None) -> Simulation:
+    return Simulation(
+        engine.url,
+        rate=rate or options.rate,
+        processes=options.writers,
+        seed=options.seed + number,
+        days=options.days,
+    )
 
 
 def _write_for(seconds: float) -> None:
@@ -344,6 +357,8 @@ def main() -> int:
     parser.add_argument("--dirty", type=float, default=0.05, help="part of them that is dirty")
     parser.add_argument("--writers", type=int, default=8, help="processes that write")
     parser.add_argument("--rate", type=float, default=500.0, help="writes a second, of all of them")
+    parser.add_argument("--turning-rate", type=float, default=50.0, help="the same during cutovers")
+    parser.add_argument("--days", type=int, default=2000, help="newest days that they are busy with")
     parser.add_argument("--seconds", type=float, default=30.0, help="length of the baseline")
     parser.add_argument("--share", type=float, default=1.0, help="part of the time in which rows are copied")
     parser.add_argument("--chunk-size", type=int, help="rows in a chunk")
@@ -352,9 +367,15 @@ def main() -> int:
     options = Options(**vars(parser.parse_args()))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console(width=130)
-    with scratch() as folder:
-        report = run(options, folder, console.print)
-    show(report, options, console)
+    report = Report()
+    try:
+        with scratch() as folder:
+            run(options, folder, console.print, report)
+    except BaseException:
+        report.missed.append("the run broke off")
+        raise
+    finally:
+        show(report, options, console)
     return 1 if report.violations or report.missed else 0
 
 

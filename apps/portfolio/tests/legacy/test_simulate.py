@@ -170,6 +170,8 @@ def test_bad_numbers_and_missing_tables_are_refused(engine: Engine, bare_engine:
         Simulation(engine.url, rate=0)
     with pytest.raises(InvalidField, match="processes"):
         Simulation(engine.url, rate=1, processes=0)
+    with pytest.raises(InvalidField, match="days"):
+        Simulation(engine.url, rate=1, days=15)
     with pytest.raises(LegacyTablesMissing, match="task_status"):
         Simulation(bare_engine.url, rate=1).start()
 

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from portfolio.config import PortfolioSettings
 from portfolio.database import upgrade
-from portfolio.demo import etfs, rates
+from portfolio.demo import etfs, rates, showing
 from portfolio.demo.stage import Stage
 from portfolio.etfs.sources import BundledPrices
 from portfolio.main import Application, build
@@ -28,13 +28,14 @@ def application(settings: Settings) -> Application:
     return build(settings, PortfolioSettings(retry_base=RETRY_BASE), source=flaky, prices=BundledPrices())
 
 
-def run(settings: Settings, console: Console, *, is_short: bool = False) -> int:
+def run(settings: Settings, console: Console, *, is_short: bool = False, is_served: bool = False) -> int:
     """Run the demonstration.
 
     Args:
         settings: where database and broker are.
         console: where to show it.
         is_short: leave out the parts of packages that may be missing.
+        is_served: end with the dashboard, until Ctrl-C.
 
     Returns:
         The exit code: 0 only if the database says what it should.
@@ -48,6 +49,12 @@ def run(settings: Settings, console: Console, *, is_short: bool = False) -> int:
     finally:
         demo.trail.engines.dispose()
     outcomes = [] if is_short else [part.play(settings, console) for _, part in present("demo")]
+    if is_served:
+        shown = application(settings)
+        try:
+            showing.show(shown, settings, console)
+        finally:
+            shown.trail.engines.dispose()
     return 0 if all([is_well, *outcomes]) else 1
 
 

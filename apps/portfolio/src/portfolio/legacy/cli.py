@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from portfolio.cli_common import DAY_FORMAT, as_day, opened
 from portfolio.legacy import generate as generation
 from portfolio.legacy.simulate import Simulation, Summary
+from portfolio.legacy.workers import DAYS
 from tasktrail import TasktrailError
 
 app = typer.Typer(help="The old system: rows and workers for rehearsals.", no_args_is_help=True)
@@ -59,12 +60,14 @@ def simulate(
     seconds: Annotated[float, typer.Option(min=0.1, help="How long.")] = 60.0,
     processes: Annotated[int, typer.Option(min=1, max=64, help="How many old workers.")] = 2,
     seed: Annotated[int, typer.Option(help="Decides what they do.")] = 1,
+    days: Annotated[int, typer.Option(min=10, help="How many of the newest days they are busy with.")] = DAYS,
 ) -> None:
     """Write to the legacy tables as the old workers do; Ctrl-C ends it early, with its summary."""
     with opened(ready=False) as application:
         url = application.trail.engines.sync.url
         with application.trail.engines.errors():
-            summary = _simulated(Simulation(url, rate=rate, processes=processes, seed=seed), seconds)
+            simulation = Simulation(url, rate=rate, processes=processes, seed=seed, days=days)
+            summary = _simulated(simulation, seconds)
     _show(summary)
     if summary.errors:
         count = summary.errors.total()

@@ -23,7 +23,7 @@ from sqlalchemy.engine import URL
 from portfolio.legacy.generate import LegacyTablesMissing
 from portfolio.legacy.history import ETF_IDS
 from portfolio.legacy.tables import MIGRATED
-from portfolio.legacy.workers import OldWorker, Tally
+from portfolio.legacy.workers import DAYS, OldWorker, Tally
 from tasktrail import InvalidField, TasktrailError
 
 LOOKS_UP_EVERY: Final = 0.05
@@ -85,16 +85,20 @@ class Simulation:
         rate: writes a second, of all processes together.
         processes: how many.
         seed: decides what they do.
+        days: how many of the newest days they are busy with; a multiple of ten.
 
     Raises:
         InvalidField: one of the numbers is not acceptable.
     """
 
-    def __init__(self, url: URL, *, rate: float, processes: int = 2, seed: int = 1) -> None:
+    def __init__(self, url: URL, *, rate: float, processes: int = 2, seed: int = 1, days: int = DAYS) -> None:
         if not rate > 0:
             raise InvalidField("rate", rate, "must be above 0 writes a second")
         if processes < 1:
             raise InvalidField("processes", processes, "must be at least 1")
+        if days < 10 or days % 10:  # noqa: PLR2004  # workers have days of their own, ten of them at most
+            raise InvalidField("days", days, "must be a multiple of 10")
+        self._days = days
         self._url = url.render_as_string(hide_password=False)
         self._rate = rate
         self._count = processes
@@ -117,7 +121,8 @@ class Simulation:
         with _interrupts_are_ours():
             for number in range(self._count):
                 ours, theirs = self._context.Pipe(duplex=False)
-                given = (self._url, self._rate / self._count, self._seed, number, self._told_to_stop, theirs)
+                what = (self._url, self._rate / self._count, self._seed, self._days)
+                given = (*what, number, self._told_to_stop, theirs)
                 process = self._context.Process(target=_work, args=(*given, all_there), daemon=True)
                 process.start()
                 theirs.close()
@@ -172,13 +177,13 @@ def _interrupts_are_ours() -> Iterator[None]:
 
 
 def _work(
-    url: str, rate: float, seed: int, number: int, told_to_stop: Any, pipe: Pipe, all_there: Any
+    url: str, rate: float, seed: int, days: int, number: int, told_to_stop: Any, pipe: Pipe, all_there: Any
 ) -> None:
     """Be an old worker; the body of one process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = os.getppid()
     engine = create_engine(url, poolclass=NullPool)
-    worker = OldWorker(engine, seed, number)
+    worker = OldWorker(engine, seed, number, days)
 
     def wait(seconds: float) -> bool:
         until = time.monotonic() + seconds

@@ -20,7 +20,7 @@ Wait: TypeAlias = Callable[[float], bool]
 """Waits so many seconds, or less when the worker is to stop; returns whether it is."""
 
 DAYS: Final = 60
-"""How many of the newest days the workers are busy with."""
+"""How many of the newest days the workers are busy with, if nobody says otherwise."""
 
 RECONNECT_AFTER: Final = 0.2
 OLD: Final = timedelta(days=30)
@@ -58,10 +58,12 @@ class OldWorker:
         engine: the database.
         seed: decides what it does.
         number: which of the workers it is, from 0; the first one also deletes.
+        days: how many of the newest days it is busy with.
     """
 
-    def __init__(self, engine: Engine, seed: int, number: int) -> None:
+    def __init__(self, engine: Engine, seed: int, number: int, days: int = DAYS) -> None:
         self.tally = Tally()
+        self._days = days
         self._engine = engine
         self._random = Random(f"{seed} {number}")
         self._deletes = number == 0
@@ -125,7 +127,7 @@ class OldWorker:
     def _exchange_rates(self, db: Connection) -> None:
         """A new row for each try; the newest row of the resource is updated in place."""
         # Up to ten workers have days of their own, as a task has one worker.
-        day = _today() - timedelta(days=self._random.randrange(DAYS // 10) * 10 + self._number % 10)
+        day = _today() - timedelta(days=self._random.randrange(self._days // 10) * 10 + self._number % 10)
         resource = day.year * 10_000 + day.month * 100 + day.day
         state = self._task_states.get(resource)
         if state is None:
@@ -159,7 +161,7 @@ class OldWorker:
             f"SELECT status FROM etf_updates WHERE {LATEST_UPDATE}", (etf_id,)
         ).scalar()
         if latest not in {"pending", "processing", "retrying"}:
-            end = _today() - timedelta(days=self._random.randrange(DAYS))
+            end = _today() - timedelta(days=self._random.randrange(self._days))
             self._run(
                 db,
                 "ETF update added",
@@ -189,7 +191,7 @@ class OldWorker:
         """Get or create the row of a day, say that it was attempted, then whether data were found."""
         if self._open_day is None:
             kinds = (*WHOLE_TYPES, *(f"etf_prices_{etf_id}" for etf_id in ETF_IDS))
-            days_ago = timedelta(days=self._random.randrange(DAYS))
+            days_ago = timedelta(days=self._random.randrange(self._days))
             self._open_day = (_today() - days_ago, self._random.choice(kinds))
         key = self._open_day
         where = "WHERE date = %s AND update_type = %s"

@@ -16,4 +16,4 @@ from tasktrail.migration.plan import MigrationPlan
 __all__ = ["DAILY_UPDATES", "ETF_UPDATES", "PLAN", "TASK_STATUS"]
 
 PLAN: Final = MigrationPlan(name="portfolio", tables=(TASK_STATUS, ETF_UPDATES, DAILY_UPDATES), known=KNOWN)
-"""What ``tasktrail --app portfolio.worker migrate`` works with."""
+"""What ``tasktrail --app portfolio.worker:app migrate`` works with."""

@@ -1,0 +1,1 @@
+"""Who may look on and steer from outside, and what they did: tokens, sessions, limits, the audit."""

@@ -1,0 +1,9 @@
+import { readOut } from "./charts.js";
+import { follow } from "./live.js";
+import { select } from "./selection.js";
+import { switchTheme } from "./switch.js";
+
+switchTheme(document.getElementById("theme"));
+readOut(document);
+select(document.getElementById("rows"));
+follow(document.body, () => select(document.getElementById("rows")));

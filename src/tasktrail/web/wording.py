@@ -1,0 +1,98 @@
+"""Numbers, times and texts as pages show them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, date, datetime
+from typing import Any, Final
+
+from tasktrail.masking import mask_text
+
+UNITS: Final = (("d", 86_400), ("h", 3_600), ("min", 60))
+MOST_TEXT: Final = 100_000
+"""Longer texts are cut on a page, in characters."""
+
+DIRECTIONS: Final = frozenset(
+    "\u061c\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"
+)
+"""Characters that cannot be seen, and turn the text around them."""
+
+
+def number(value: float | None) -> str:
+    """Return a number exactly, with separators."""
+    return "—" if value is None else f"{value:,}"
+
+
+def rate(value: float | None) -> str:
+    """Return a number per minute."""
+    if value is None:
+        return "—"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004  # three digits are enough
+
+
+def percent(share: float | None) -> str:
+    """Return a share of 1 as a percentage; never 100 % when something is missing."""
+    if share is None:
+        return "—"
+    shown = f"{share:.1%}"
+    return "> 99.9 %" if shown == "100.0%" and share < 1 else shown.replace("%", " %")
+
+
+def seconds(value: float | None) -> str:
+    """Return a length of time in the largest unit of which there is at least one."""
+    if value is None:
+        return "—"
+    size = abs(value)
+    for unit, length in UNITS:
+        if size >= length:
+            return f"{value / length:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{value * 1000:.0f} ms" if size < 1 else f"{value:.1f} s"
+
+
+def ago(moment: datetime, now: datetime) -> str:
+    """Return a moment as seen from now."""
+    passed = (now - moment).total_seconds()
+    if abs(passed) < 1:
+        return "now"
+    return f"{seconds(passed)} ago" if passed > 0 else f"in {seconds(-passed)}"
+
+
+def moment(value: datetime) -> str:
+    """Return a moment with its zone."""
+    return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def visible(text: str) -> str:
+    """Return a text in which control characters and those that turn the direction can be seen."""
+    cut = text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}… and {len(text) - MOST_TEXT:,} characters"
+    return "".join(_visible(character) for character in cut)
+
+
+def shown(text: str | None) -> str:
+    """Return the text of an error as people may see it."""
+    return "" if text is None else visible(mask_text(text))
+
+
+def value(content: Any) -> str:
+    """Return the value of a field, already masked."""
+    if content is None:
+        return "—"
+    if isinstance(content, datetime):
+        return moment(content)
+    if isinstance(content, date):
+        return content.isoformat()
+    if isinstance(content, Mapping | list | tuple):
+        return visible(json.dumps(content, ensure_ascii=False, default=str, indent=2))
+    return visible(str(content))
+
+
+def _visible(character: str) -> str:
+    code = ord(character)
+    if character in "\n\t":
+        return character
+    if code < 0x20:  # noqa: PLR2004  # where ASCII's control characters end
+        return f"\\x{code:02x}"
+    if 0x7F <= code < 0xA0 or character in DIRECTIONS:  # noqa: PLR2004  # the control characters of Latin-1
+        return f"\\u{code:04x}"
+    return character

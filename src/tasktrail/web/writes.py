@@ -1,0 +1,65 @@
+"""What operators do with one job, each with its line in the audit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from tasktrail.access import audit
+from tasktrail.celery import Enqueued, Trail
+from tasktrail.web.holders import Holder
+
+
+@contextmanager
+def writing(trail: Trail) -> Iterator[Session]:
+    """Lend a session for one write and its line in the audit."""
+    with trail.engines.errors(), Session(trail.engines.sync) as session, session.begin():
+        yield session
+
+
+def retry(trail: Trail, holder: Holder, domain: str, tracking_id: int) -> Enqueued:
+    """Start a FAILED or CANCELLED row again.
+
+    Raises:
+        UnknownDomain: there is no such domain, or it has no task.
+        TrackingNotFound: there is no such row.
+        WrongState: it has not ended, or is COMPLETED.
+        BrokerUnavailable: the broker cannot be reached; nothing was written.
+    """
+    task = trail.task_of(domain)
+    trail.publisher.require_broker()
+    with writing(trail) as session:
+        started = task.retry(tracking_id, session=session)
+        audit.note(session, trail.schema, holder.name, "retry", domain=domain, tracking_id=tracking_id)
+    return started
+
+
+def cancel(trail: Trail, holder: Holder, domain: str, tracking_id: int, reason: str) -> None:
+    """Cancel a PENDING row at once, a PROCESSING one at its worker's next heartbeat.
+
+    Raises:
+        UnknownDomain: there is no such domain, or it has no task.
+        TrackingNotFound: there is no such row.
+        WrongState: it has ended already.
+    """
+    task = trail.task_of(domain)
+    with writing(trail) as session:
+        task.cancel(tracking_id, reason, session=session)
+        audit.note(
+            session,
+            trail.schema,
+            holder.name,
+            "cancel",
+            domain=domain,
+            tracking_id=tracking_id,
+            reason=reason,
+        )
+
+
+def noted(trail: Trail, holder: Holder, what: str, *, count: int, **details: Any) -> None:
+    """Note in the audit what was done on a connection of its own."""
+    with writing(trail) as session:
+        audit.note(session, trail.schema, holder.name, what, count=count, **details)
