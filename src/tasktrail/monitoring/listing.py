@@ -9,7 +9,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy
-from sqlalchemy import ColumnElement, Select, func, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Index,
+    PrimaryKeyConstraint,
+    Select,
+    UniqueConstraint,
+    func,
+    select,
+    tuple_,
+)
 
 from tasktrail.errors import InvalidField
 from tasktrail.filters import Filter
@@ -123,7 +132,7 @@ def _first_columns(model: Any) -> frozenset[str]:
     return frozenset(
         str(next(iter(one.columns)).name)
         for one in (*table.indexes, *table.constraints)
-        if not isinstance(one, sqlalchemy.CheckConstraint) and len(one.columns)
+        if isinstance(one, Index | PrimaryKeyConstraint | UniqueConstraint) and len(one.columns)
     )
 
 
