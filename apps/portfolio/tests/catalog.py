@@ -10,7 +10,8 @@ COLUMNS = """
 SELECT concat_ws('.', relnamespace::regnamespace, relname) AS owner, 'column ' || attname AS name,
        concat_ws(' ', format_type(atttypid, atttypmod), CASE WHEN attnotnull THEN 'NOT NULL' END,
                  CASE WHEN attidentity <> '' THEN 'IDENTITY' END,
-                 'DEFAULT ' || pg_get_expr(adbin, adrelid)) AS text
+                 CASE WHEN attgenerated = '' THEN 'DEFAULT ' ELSE 'GENERATED ' END
+                     || pg_get_expr(adbin, adrelid)) AS text
 FROM pg_attribute
 JOIN pg_class ON pg_class.oid = attrelid AND relkind = 'r'
 LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum

@@ -16,6 +16,7 @@ TRACKING = "tracking.exchange_rate_update_tracking"
 def test_the_tracking_table_has_the_columns_of_the_plan(engine: Engine) -> None:
     columns = part(catalog(engine), TRACKING, "column")
 
+    assert columns.pop("failure_group").startswith("uuid GENERATED CASE")
     assert columns == {
         "id": "bigint NOT NULL IDENTITY",
         "update_date": "date NOT NULL",
@@ -66,6 +67,12 @@ def test_the_tracking_table_has_the_constraints_and_indexes_of_the_plan_under_th
             "USING btree (heartbeat_at) WHERE ((status)::text = 'PROCESSING'::text)"
         ),
         "idx_exchange_rate_ended": "USING btree (completed_at) WHERE (completed_at IS NOT NULL)",
+        "idx_exchange_rate_failed": (
+            "USING btree (completed_at, failure_group, id) WHERE ((status)::text = 'FAILED'::text)"
+        ),
+        "idx_exchange_rate_failure_group": (
+            "USING btree (failure_group, id) WHERE ((status)::text = 'FAILED'::text)"
+        ),
     }
 
 
