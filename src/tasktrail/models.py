@@ -12,7 +12,6 @@ from uuid import UUID
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
-    ColumnElement,
     Computed,
     DateTime,
     Identity,
@@ -22,16 +21,14 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
-    case,
     func,
-    literal_column,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 from sqlalchemy.schema import SchemaItem
 
-from tasktrail.fingerprints import group_sql
+from tasktrail.fingerprints import group_text
 from tasktrail.states import Status
 
 P = ParamSpec("P")
@@ -116,10 +113,10 @@ def _utc() -> DateTime:
     return DateTime(timezone=True)
 
 
-def _group_if_failed() -> ColumnElement[object]:
-    """Build the id of the group of failures that a FAILED row belongs to; other rows have none."""
-    is_failed = literal_column("status", String()) == literal_column(f"'{Status.FAILED}'", String())
-    return case((is_failed, group_sql(literal_column("error_message", Text()))))
+def _group_if_failed() -> str:
+    """Write the id of the group of failures that a FAILED row belongs to; other rows have none."""
+    group = group_text("error_message")
+    return f"CASE WHEN ((status)::text = '{Status.FAILED}'::text) THEN {group} ELSE NULL::uuid END"
 
 
 class BaseTaskTracking:

@@ -41,7 +41,7 @@ FOLDED: Final = (
     ("'(?<![A-Za-z0-9_])(?=[a-fA-F]*[0-9])[0-9a-fA-F]{8,}(?![A-Za-z0-9_])'", "'<id>'"),
     ("'[0-9]+([.,][0-9]+)*'", "'<n>'"),
     ("'(?<![A-Za-z0-9_)])[-+]<n>'", "'<n>'"),
-    (r"E'[ \\t\\n\\r\\f\\v]+'", "' '"),
+    ("'[ \t\n\r\f\v]+'", "' '"),
 )
 """What a fingerprint folds and into what, as SQL: quoted text, ids, times, numbers, white space."""
 
@@ -146,5 +146,5 @@ def _group_if_failed() -> str:
     message = f"regexp_replace({text}, {name}, '')"
     for pattern, replacement in FOLDED:
         message = f"regexp_replace({message}, {pattern}, {replacement}, 'g')"
-    fingerprint = f"left(coalesce(substring({text} FROM {name}), '') || {message}, 300)"
+    fingerprint = f"left(coalesce(substring({text}, {name}), '') || {message}, 300)"
     return f"CASE WHEN status = 'FAILED' THEN CAST(md5({fingerprint}) AS uuid) END"
