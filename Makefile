@@ -35,8 +35,8 @@ check: setup ## Lint, check format, types, import rules and the lock file
 	$(UV) lock --check
 
 .PHONY: test
-test: setup ## Run the tests on real servers; options for pytest: make test ARGS="-x -k claim"
-	$(BIN)/pytest $(ARGS)
+test: setup ## Run the tests on real servers, in two processes; options for pytest: make test ARGS="-x -k claim"
+	$(BIN)/pytest --numprocesses=2 --dist=loadfile $(ARGS)
 
 .PHONY: chaos
 chaos: setup ## Run 5,000 jobs on each broker under fire and judge them by SQL; options: make chaos ARGS="--seed 7"

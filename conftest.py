@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from tasktrail.embedded import EmbeddedPostgres, EmbeddedRedis
 from tasktrail.settings import sqlalchemy_url
+from tests.chromium import chromium  # noqa: F401  # a fixture
 from tests.rabbitmq import RabbitMQ, require_rabbitmq
 from tests.support import create_tables
 

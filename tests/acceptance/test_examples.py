@@ -16,7 +16,7 @@ from tests.commands import run_apart
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SOURCES = sorted(EXAMPLES.glob("**/*.py"))
-FOR_SETTING_UP = {"tasktrail.embedded", "tasktrail.schema"}
+FOR_SETTING_UP = {"tasktrail.embedded", "tasktrail.schema", "tasktrail.web"}
 """The modules for composition roots and revisions (CONTRIBUTING)."""
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect
 
 from conftest import MakeDatabase
 from tasktrail.access.tokens import Role
@@ -19,17 +17,6 @@ from tests.serving import served
 from tests.web.conftest import make_token
 
 expect.set_options(timeout=15_000)
-
-
-def require_chromium() -> str:
-    """Return where Chromium is; skip the test without it, or fail it where all services must be there."""
-    found = shutil.which("chromium")
-    if found is None:
-        missing = "Chromium is not installed (Debian's package chromium)"
-        if os.environ.get("TASKTRAIL_REQUIRE_SERVICES") == "1":
-            pytest.fail(missing)
-        pytest.skip(missing)
-    return found
 
 
 @dataclass
@@ -73,16 +60,6 @@ class Visit:
         page.get_by_role("button", name="Log in").click()
         expect(page.get_by_role("heading", name="Overview")).to_be_visible()
         return page
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    """A real browser."""
-    program = require_chromium()
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

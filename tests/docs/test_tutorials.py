@@ -18,10 +18,14 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from playwright.sync_api import Browser, expect
 
 from tests.docs.pages import ROOT, SHELLS, Block, blocks, is_like
+from tests.waiting import until
 
-TUTORIALS: Final = sorted((ROOT / "docs/tutorials").glob("*.md"))
+FIRST: Final = ROOT / "docs/tutorials/track-your-first-task.md"
+ADOPT: Final = ROOT / "docs/tutorials/adopt-in-an-application.md"
+INVOICES: Final = ROOT / "examples/invoices"
 PATIENCE: Final = 60.0
 PASSED_ON: Final = ("LANG", "SSL_CERT_FILE", "PIP_INDEX_URL", "PIP_CERT", "PIP_CACHE_DIR")
 SAVED_AS: Final = re.compile(r"[Ss]ave this as `([\w./-]+)`")
@@ -41,13 +45,13 @@ class Beginner:
     """Somebody with an empty folder and a shell.
 
     Args:
-        folder: the folder.
+        folder: where the empty folder is made.
         wheel: what ``pip install tasktrail`` installs.
     """
 
     def __init__(self, folder: Path, wheel: Path) -> None:
-        self._folder = folder / "empty"
-        self._folder.mkdir()
+        self.folder = folder / "empty"
+        self.folder.mkdir()
         self._remembered = folder / "environment"
         constraint = folder / "constraint.txt"
         constraint.write_text(f"tasktrail=={version('tasktrail')}\n", encoding="utf-8")
@@ -65,14 +69,14 @@ class Beginner:
 
     def save(self, name: str, text: str) -> None:
         """Save a file."""
-        (self._folder / name).write_text(text, encoding="utf-8")
+        (self.folder / name).write_text(f"{text}\n", encoding="utf-8")
 
     def type(self, commands: str) -> str:
         """Type commands into the shell, and return what they print."""
         script = f'{self._recall}set -e\n{commands}\nset +e\nexport -p > "{self._remembered}"'
         done = subprocess.run(
             ["bash", "-c", script],
-            cwd=self._folder,
+            cwd=self.folder,
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -99,10 +103,10 @@ class Beginner:
 
     def clean_up(self) -> None:
         """End what a page that was not followed to its end has started."""
-        for file in self._folder.glob("*.pid"):
+        for file in self.folder.glob("*.pid"):
             subprocess.run(["kill", file.read_text().strip()], check=False)
-        if (self._folder / ".venv/bin/tasktrail").exists():
-            subprocess.run([".venv/bin/tasktrail", "dev", "down"], cwd=self._folder, check=False)
+        if (self.folder / ".venv/bin/tasktrail").exists():
+            subprocess.run([".venv/bin/tasktrail", "dev", "down"], cwd=self.folder, check=False)
 
 
 @pytest.fixture
@@ -114,10 +118,50 @@ def beginner(tmp_path: Path, wheel: Path) -> Iterator[Beginner]:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("page", TUTORIALS, ids=lambda page: page.stem)
-def test_a_tutorial_works_by_copy_and_paste(page: Path, beginner: Beginner) -> None:
+def test_the_first_tutorial_works_by_copy_and_paste_and_ends_on_the_dashboard(
+    beginner: Beginner, chromium: Browser
+) -> None:
+    *work, clean_up = blocks(FIRST)
+    follow(FIRST, work, beginner)
+    served = beginner.folder / "serve.log"
+    until(lambda: "startup complete" in served.read_text(), seconds=60)
+    page = chromium.new_page()
+    page.goto("http://127.0.0.1:8099")
+    page.get_by_label("Token").fill((beginner.folder / "token").read_text().strip())
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("link", name="Jobs", exact=True).click()
+    page.get_by_role("link", name="report", exact=True).click()
+    page.get_by_role("link", name="2", exact=True).click()
+    expect(page.get_by_role("heading", name="report 2")).to_be_visible()
+    expect(page.get_by_text("attempt 2: error")).to_be_visible()
+    page.close()
+    beginner.follow(clean_up)
+
+
+@pytest.mark.timeout(600)
+def test_an_application_adopts_tasktrail_by_copy_and_paste(beginner: Beginner) -> None:
+    for file in (INVOICES / "before").glob("*.py"):
+        shutil.copy(file, beginner.folder)
+    follow(ADOPT, blocks(ADOPT), beginner)
+
+    for file in (INVOICES / "after").glob("*.py"):
+        assert (beginner.folder / file.name).read_text() == file.read_text()
+
+
+def test_to_adopt_tasktrail_takes_fewer_than_thirty_changed_lines() -> None:
+    (diff,) = (block.text for block in blocks(ADOPT) if block.language == "diff")
+
+    assert len(re.findall(r"^[+-](?![+-]{2} ).*\S", diff, re.MULTILINE)) < 30
+
+
+def test_every_tutorial_is_followed() -> None:
+    assert sorted((ROOT / "docs/tutorials").glob("*.md")) == sorted([FIRST, ADOPT])
+
+
+def follow(page: Path, work: list[Block], beginner: Beginner) -> None:
+    """Do what the blocks of a page say, one after the other."""
     lines = page.read_text(encoding="utf-8").splitlines()
-    for block in blocks(page):
+    for block in work:
         if block.language in SHELLS:
             beginner.follow(block)
         elif name := _saved_as(lines, block):

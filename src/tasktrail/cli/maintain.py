@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from types import FrameType
 from typing import Annotated, Final, Literal
@@ -22,6 +22,9 @@ from tasktrail.cli.migrate_plan import Plan, load_plan
 from tasktrail.migration.workspace import Workspace
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+AWAKE_EVERY: Final = 0.5
+"""Longest time until a signal is heeded, in seconds."""
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
@@ -82,6 +85,9 @@ def run_until_stopped(work: Callable[[threading.Event], None], *, started: Calla
     with _heeding_signals(stop):
         started()
         threading.Thread(target=run, name="tasktrail maintenance", daemon=True).start()
+        while not outcome.done():
+            # Any thread may get a signal; Python runs its handler on this one, once it is awake.
+            wait([outcome], timeout=AWAKE_EVERY)
         outcome.result()
 
 

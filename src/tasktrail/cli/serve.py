@@ -18,6 +18,7 @@ from tasktrail.access import tokens
 from tasktrail.access.tokens import Role
 from tasktrail.celery import Trail
 from tasktrail.cli.application import trail_of
+from tasktrail.cli.maintain import LogLevel
 from tasktrail.cli.migrate_plan import Plan, load_plan
 from tasktrail.errors import ConfigurationError
 from tasktrail.migration.plan import MigrationPlan
@@ -36,6 +37,9 @@ def serve(
     is_open: Annotated[
         bool, typer.Option("--open", help="Let everybody on this machine read without a token.")
     ] = False,
+    loglevel: Annotated[
+        LogLevel, typer.Option(help="What is logged, on stderr.", case_sensitive=False)
+    ] = "INFO",
     plan: Plan = None,
 ) -> None:
     """Serve the REST API and the dashboard until SIGTERM or Ctrl-C.
@@ -61,6 +65,7 @@ def serve(
             create_app(trail, is_open=is_open, plan=shown),
             host=host,
             port=port,
+            log_level=loglevel.lower(),
             server_header=False,
             timeout_graceful_shutdown=GRACE,
         )
