@@ -8,7 +8,8 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from tasktrail.doctor import Severity
-from tasktrail.monitoring.queries import LateRows, Period
+from tasktrail.monitoring.queries import Period
+from tasktrail.web.documents import CountDocument
 from tasktrail.web.figures import DomainFigures
 
 
@@ -37,20 +38,6 @@ class OldestPendingDocument(Figure):
     id: int
     due_at: datetime
     seconds: float
-
-
-class LateDocument(BaseModel):
-    """Rows that should have moved on; ``ids`` names the latest of them."""
-
-    count: int
-    is_more: bool
-    ids: list[int]
-
-    @classmethod
-    def of(cls, late: LateRows) -> Self:
-        """Make the document of late rows."""
-        ids = [row.id for row in late.rows]
-        return cls(count=late.count.count, is_more=late.count.is_more, ids=ids)
 
 
 class BarDocument(Figure):
@@ -105,8 +92,8 @@ class FiguresDocument(BaseModel):
     domain: str
     counts: StateCountsDocument
     oldest_pending: OldestPendingDocument | None
-    stuck: LateDocument
-    overdue: LateDocument
+    stuck: CountDocument
+    overdue: CountDocument
     history: HistoryDocument
 
     @classmethod
@@ -117,8 +104,8 @@ class FiguresDocument(BaseModel):
             domain=found.domain,
             counts=StateCountsDocument.model_validate(found.counts),
             oldest_pending=oldest,
-            stuck=LateDocument.of(found.stuck),
-            overdue=LateDocument.of(found.overdue),
+            stuck=CountDocument.model_validate(found.stuck),
+            overdue=CountDocument.model_validate(found.overdue),
             history=HistoryDocument.model_validate(found.history),
         )
 

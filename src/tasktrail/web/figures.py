@@ -13,10 +13,10 @@ from tasktrail.guards import table_of
 from tasktrail.masking import mask_text
 from tasktrail.monitoring import queries
 from tasktrail.monitoring.queries import (
+    CappedCount,
     FailureGroup,
     FailureGroups,
     History,
-    LateRows,
     OldestPending,
     Source,
     StateCounts,
@@ -38,16 +38,16 @@ class DomainFigures:
         domain: the domain's name.
         counts: its rows by state.
         oldest: the row that is due for longest.
-        stuck: PROCESSING rows whose lease ran out.
-        overdue: PENDING rows that nobody takes.
+        stuck: how many PROCESSING rows there are whose lease ran out.
+        overdue: how many PENDING rows nobody takes.
         history: what happened in the window.
     """
 
     domain: str
     counts: StateCounts
     oldest: OldestPending | None
-    stuck: LateRows
-    overdue: LateRows
+    stuck: CappedCount
+    overdue: CappedCount
     history: History
 
 
@@ -140,7 +140,7 @@ def _figures(db: Source, domain: Domain, window: Window, settings: Settings) -> 
         domain=domain.name,
         counts=queries.counts(db, domain),
         oldest=queries.oldest_pending(db, domain),
-        stuck=queries.stuck(db, domain, lease=settings.lease),
-        overdue=queries.overdue(db, domain, bound=OVERDUE * settings.redispatch_after),
+        stuck=queries.stuck(db, domain, lease=settings.lease, limit=1).count,
+        overdue=queries.overdue(db, domain, bound=OVERDUE * settings.redispatch_after, limit=1).count,
         history=queries.history(db, domain, window),
     )

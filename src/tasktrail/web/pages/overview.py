@@ -59,8 +59,8 @@ def show(request: Request, trail: TheTrail, holder: Viewer, period: Period = Per
         "due": sum(one.counts.due for one in found.domains),
         "completed": sum(one.history.completed for one in found.domains),
         "failed": sum(one.history.failed for one in found.domains),
-        "stuck": sum(one.stuck.count.count for one in found.domains),
-        "overdue": sum(one.overdue.count.count for one in found.domains),
+        "stuck": sum(one.stuck.count for one in found.domains),
+        "overdue": sum(one.overdue.count for one in found.domains),
     }
     return page(
         request,
