@@ -23,6 +23,8 @@ from tasktrail.monitoring.windows import Source
 from tasktrail.registry import Domain
 from tasktrail.tracker.reading import select_all
 
+INDEXED: Final = (sqlalchemy.Index, sqlalchemy.PrimaryKeyConstraint, sqlalchemy.UniqueConstraint)
+
 MOST_ROWS: Final = 200
 """Largest page."""
 
@@ -123,7 +125,7 @@ def _first_columns(model: Any) -> frozenset[str]:
     return frozenset(
         str(next(iter(one.columns)).name)
         for one in (*table.indexes, *table.constraints)
-        if not isinstance(one, sqlalchemy.CheckConstraint) and len(one.columns)
+        if isinstance(one, INDEXED) and len(one.columns)
     )
 
 

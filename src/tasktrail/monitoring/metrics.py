@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from typing import Final
+from typing import Final, cast
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeHistogramMetricFamily, GaugeMetricFamily
@@ -184,14 +184,14 @@ def _dispatch_lag(db: Source, domain: Domain) -> float:
         .subquery()
     )
     oldest = select(func.now() - func.min(newest.c.next_attempt_at)).where(newest.c.dispatched_at.is_(None))
-    found: timedelta | None = db.execute(oldest).scalar_one()
+    found = cast("timedelta | None", db.execute(oldest).scalar_one())
     return found.total_seconds() if found else 0.0
 
 
 def _rollup_lag(db: Source, domain: Domain) -> float | None:
     state = library(domain.schema).rollup_state
     age = select(func.now() - state.c.rolled_to).where(state.c.domain == domain.name)
-    found: timedelta | None = db.execute(age).scalar()
+    found = cast("timedelta | None", db.execute(age).scalar())
     return None if found is None else found.total_seconds()
 
 
