@@ -83,10 +83,9 @@ def group_sql(column: ColumnElement[str]) -> ColumnElement[object]:
 
 
 def _text(value: str) -> ColumnElement[str]:
-    quoted = value.replace("'", "''").replace("%", "%%").replace(":", r"\:")
+    quoted = value.replace("'", "''")
     if "\\" in value:  # an escape string means the same whatever the server's settings
-        quoted = value.replace("\\", "\\\\").replace("'", "''").replace("%", "%%").replace(":", r"\:")
-        return literal_column(f"E'{quoted}'", Text())
+        return literal_column("E'" + quoted.replace("\\", "\\\\") + "'", Text())
     return literal_column(f"'{quoted}'", Text())
 
 

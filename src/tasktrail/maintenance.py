@@ -282,4 +282,6 @@ class Maintenance:
             pruned += len(ids)
             if len(ids) < BATCH:
                 break
+        with self._engines.sync.begin() as db:
+            bookkeeping.prune(db, domain)
         return pruned

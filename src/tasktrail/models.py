@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any, ClassVar, Final, ParamSpec, TypedDict, TypeVar, cast
+from uuid import UUID
 
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    ColumnElement,
+    Computed,
     DateTime,
     Identity,
     Index,
@@ -18,13 +21,17 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    Uuid,
+    case,
     func,
+    literal_column,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 from sqlalchemy.schema import SchemaItem
 
+from tasktrail.fingerprints import group_sql
 from tasktrail.states import Status
 
 P = ParamSpec("P")
@@ -109,6 +116,12 @@ def _utc() -> DateTime:
     return DateTime(timezone=True)
 
 
+def _group_if_failed() -> ColumnElement[object]:
+    """Build the id of the group of failures that a FAILED row belongs to; other rows have none."""
+    is_failed = literal_column("status", String()) == literal_column(f"'{Status.FAILED}'", String())
+    return case((is_failed, group_sql(literal_column("error_message", Text()))))
+
+
 class BaseTaskTracking:
     """Mixin with the standard columns of a tracking table; the row is the job.
 
@@ -144,6 +157,9 @@ class BaseTaskTracking:
     dispatched_at: Mapped[datetime | None] = mapped_column(_utc(), sort_order=112)
     attempt_log: Mapped[list[AttemptEntry]] = mapped_column(
         JSONB, server_default=text("'[]'::jsonb"), sort_order=113
+    )
+    failure_group: Mapped[UUID | None] = mapped_column(
+        Uuid, Computed(_group_if_failed(), persisted=True), sort_order=114
     )
 
     @declared_attr.directive
@@ -193,6 +209,7 @@ def standard_indexes(domain: str) -> list[Index]:
     Returns:
         Indexes not yet attached to a table.
     """
+    failed = text(f"status = '{Status.FAILED}'")
     return [
         Index(f"idx_{domain}_status", "status"),
         Index(f"idx_{domain}_dates", "created_at", "completed_at"),
@@ -207,4 +224,6 @@ def standard_indexes(domain: str) -> list[Index]:
             postgresql_where=text(f"status = '{Status.PROCESSING}'"),
         ),
         Index(f"idx_{domain}_ended", "completed_at", postgresql_where=text("completed_at IS NOT NULL")),
+        Index(f"idx_{domain}_failed", "completed_at", "failure_group", "id", postgresql_where=failed),
+        Index(f"idx_{domain}_failure_group", "failure_group", "id", postgresql_where=failed),
     ]

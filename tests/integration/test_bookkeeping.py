@@ -44,14 +44,23 @@ def rebuilt(engine: Engine) -> list[tuple[object, ...]]:
     """Return the rollups as they are made from nothing."""
     with engine.begin() as db:
         db.execute(text("TRUNCATE tracking.tasktrail_rollups, tracking.tasktrail_rollup_state"))
-    roll_up(engine)
+    roll_up(engine, rounds=10)
     return stored(engine)
 
 
-def histories(engine: Engine) -> list[queries.History]:
+def windows(engine: Engine) -> list[queries.Window]:
     with queries.reading(engine) as db:
-        windows = [queries.Window.of(period, queries.server_time(db)) for period in queries.Period]
-        return [queries.history(db, JOBS, window) for window in windows]
+        return [queries.Window.of(period, queries.server_time(db)) for period in queries.Period]
+
+
+def histories(engine: Engine, of: list[queries.Window]) -> list[queries.History]:
+    with queries.reading(engine) as db:
+        return [queries.history(db, JOBS, window) for window in of]
+
+
+def counts(engine: Engine) -> queries.StateCounts:
+    with queries.reading(engine) as db:
+        return queries.counts(db, JOBS)
 
 
 def change(engine: Engine, statement: str) -> None:
@@ -67,11 +76,13 @@ def sums(found: list[queries.History]) -> list[tuple[int, ...]]:
 
 
 def test_history_is_the_same_with_and_without_rollups(upkeep: Upkeep, engine: Engine) -> None:
-    before = sums(histories(engine))
-    roll_up(engine)
+    same = windows(engine)
+    before, counted = sums(histories(engine, same)), counts(engine)
+    roll_up(engine, rounds=10)
 
     assert stored(engine)
-    assert sums(histories(engine)) == before
+    assert sums(histories(engine, same)) == before
+    assert counts(engine) == counted
 
 
 @pytest.mark.parametrize(
@@ -87,7 +98,7 @@ def test_history_is_the_same_with_and_without_rollups(upkeep: Upkeep, engine: En
     ids=["retried", "deleted", "migrated", "clock moved"],
 )
 def test_what_changes_in_the_past_is_rolled_up_again(upkeep: Upkeep, engine: Engine, statement: str) -> None:
-    roll_up(engine)
+    roll_up(engine, rounds=10)
     change(engine, statement)
     roll_up(engine, rounds=20)
 
@@ -111,33 +122,54 @@ def test_pruned_rows_stay_in_history(database_url: str, engine: Engine) -> None:
     upkeep = Upkeep(database_url, retention=1.0)
     with engine.begin() as db:
         db.execute(text(ROWS), {"rows": 2000})
-    roll_up(engine)
-    before = sums(histories(engine))
+    roll_up(engine, rounds=10)
+    same = windows(engine)
+    before = sums(histories(engine, same))
 
     assert upkeep.tick().pruned > 0
 
     roll_up(engine, rounds=20)
 
-    assert sums(histories(engine))[2] == before[2]
+    assert sums(histories(engine, same))[2] == before[2]
+    with engine.connect() as db:
+        rows = db.execute(text("SELECT status, count(*) FROM tracking.job_tracking GROUP BY 1"))
+        by_state = {str(status): count for status, count in rows}
+    assert {state: rows for state, rows in counts(engine).by_state.items() if rows} == by_state
     upkeep.engines.dispose()
 
 
 def test_a_clock_that_went_back_leaves_no_gap(upkeep: Upkeep, engine: Engine) -> None:
     roll_up(engine)
     change(engine, "UPDATE tracking.tasktrail_rollup_state SET rolled_to = rolled_to + interval '3 h'")
-    before = sums(histories(engine))
+    same = windows(engine)
+    before = sums(histories(engine, same))
     roll_up(engine, rounds=2)
 
     assert stored(engine) == rebuilt(engine)
-    assert sums(histories(engine)) >= before
+    assert sums(histories(engine, same)) >= before
 
 
 def test_maintenance_catches_up_after_it_stood_still(upkeep: Upkeep, engine: Engine) -> None:
     roll_up(engine)
     change(engine, "UPDATE tracking.tasktrail_rollup_state SET rolled_to = rolled_to - interval '1 d'")
     change(engine, "DELETE FROM tracking.tasktrail_rollups WHERE start > now() - interval '1 d'")
-    upkeep.maintenance.roll_up()
+    for _ in range(10):
+        upkeep.maintenance.roll_up()
 
     found = stored(engine)
 
     assert found == rebuilt(engine)
+
+
+def test_old_rollups_go_when_their_rows_are_gone(upkeep: Upkeep, engine: Engine) -> None:
+    roll_up(engine, rounds=10)
+    age = "UPDATE tracking.tasktrail_rollups SET start = start - interval '{}' WHERE width = {}"
+    for interval, width in (("33 d", 60), ("33 d", 900), ("33 d", 21600), ("401 d", 86400)):
+        change(engine, age.format(interval, width))
+
+    with engine.begin() as db:
+        assert bookkeeping.prune(db, JOBS) == 0  # no row was pruned, so all can be made again
+        bookkeeping.note_pruned(db, JOBS, 0.0)
+        assert bookkeeping.prune(db, JOBS) > 0
+
+    assert {row[1] for row in stored(engine)} == {21600}

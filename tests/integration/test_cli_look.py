@@ -1,8 +1,10 @@
-"""``tasktrail status``, ``list``, ``show``, ``failures`` and ``stats``: what they say of rows."""
+"""``tasktrail status``, ``list``, ``show``, ``failures``, ``stats``, ``watch``: what they say of rows."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,8 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from tasktrail import Status
+from tasktrail import DatabaseUnavailable, Status
+from tasktrail.cli import watch
 from tasktrail.cli.app import app
 from tests.commands import run_here
 from tests.rows import add_job, add_job_in, claim
@@ -53,7 +56,7 @@ def test_status_counts_the_rows_of_each_state(engine: Engine) -> None:
 
     assert [domain[status.value.lower()] for status in Status] == [2, 1, 1, 1, 1]
     assert domain["oldest_pending"]["id"] < job
-    assert domain["stuck"] == {"count": 0, "is_more": False, "ids": []}
+    assert domain["stuck"] == {"count": 0, "is_more": False, "searched": None, "ids": []}
 
 
 def test_status_prints_a_table_without_colour_and_without_cutting_it_when_piped(engine: Engine) -> None:
@@ -130,3 +133,47 @@ def test_stats_give_rates_and_durations(engine: Engine) -> None:
     )
     assert figures["running"]["count"] == 4
     assert "75.0 %" in run_here(app, "stats").out
+
+
+def test_one_look_shows_all_domains_and_ends(engine: Engine) -> None:
+    for status in Status:
+        add_job_in(engine, status)
+    outcome = run_here(app, "watch", "--once")
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "1 jobs run on 1 worker processes" in outcome.out
+    assert "\x1b" not in outcome.out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_watch_looks_again_until_it_is_interrupted(
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    looks: list[object] = []
+
+    def look(*arguments: object) -> str:
+        looks.append(arguments)
+        if len(looks) == 2:
+            raise DatabaseUnavailable("away for a while")
+        if len(looks) == 3:
+            os.kill(os.getpid(), number)
+        return "a look"
+
+    monkeypatch.setattr(watch, "_screen", look)
+    before = signal.getsignal(number)
+    outcome = run_here(app, "watch", "--interval", "0.1")
+
+    assert (outcome.code, outcome.err, len(looks)) == (0, "", 3)
+    assert signal.getsignal(number) == before
+
+
+def test_watch_refuses_an_unknown_domain() -> None:
+    assert run_here(app, "watch", "--once", "nothing").complains("nothing")
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [([], ""), ([0, 0], "▁▁"), ([0, 1, 1000], "▁▂█"), ([7, 7], "██")],
+)
+def test_any_job_shows_in_the_line_of_throughput(values: list[int], line: str) -> None:
+    assert watch.sparkline(values) == line

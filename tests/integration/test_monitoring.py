@@ -11,9 +11,17 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, String, bindparam, select, text
 from sqlalchemy.exc import InternalError
 
-from tasktrail import Filter, InvalidField, ReadTimeout, RetryPolicy, Status, TrackingNotFound
+from tasktrail import (
+    Filter,
+    InvalidField,
+    ReadTimeout,
+    RetryPolicy,
+    Status,
+    TrackingNotFound,
+    bookkeeping,
+)
 from tasktrail.fingerprints import fingerprint, fingerprint_sql, group_of
-from tasktrail.monitoring import queries
+from tasktrail.monitoring import listing, queries
 from tests.rows import add_job, add_job_in, claim
 from tests.support import SCHEMA
 from tests.upkeep import all_domains, shift
@@ -152,6 +160,106 @@ def test_pages_hold_each_row_once(engine: Engine) -> None:
 
     assert seen == ids[::-1]
     assert str(found.count) == "more than 5"
+
+
+def test_pages_of_a_time_hold_each_row_once_by_time(engine: Engine) -> None:
+    ids = [add_job(engine) for _ in range(6)]
+    for days, tracking_id in enumerate(ids[:4]):
+        shift(engine, -86_400 * (days + 1), "created_at", ids=[tracking_id])
+    seen, after = [], None
+
+    with queries.reading(engine) as db:
+        now = queries.server_time(db)
+        chosen = Filter(
+            created_from=now - timedelta(days=3, hours=1), created_before=now - timedelta(hours=1)
+        )
+        while True:
+            found = queries.page(db, JOBS, chosen, after=after, limit=2)
+            seen += [row.id for row in found.rows]
+            if (after := found.next) is None:
+                break
+
+    assert seen == ids[:3]
+
+
+def test_rows_of_the_same_moment_are_on_the_pages_once_each(engine: Engine) -> None:
+    ids = [add_job(engine) for _ in range(5)]
+    change = "UPDATE tracking.job_tracking SET created_at = now() - interval '1 d'"
+    with engine.begin() as db:
+        db.execute(text(change))
+    seen, after = [], None
+
+    with queries.reading(engine) as db:
+        chosen = Filter(created_before=queries.server_time(db))
+        while True:
+            found = queries.page(db, JOBS, chosen, after=after, limit=2)
+            seen += [row.id for row in found.rows]
+            if (after := found.next) is None:
+                break
+
+    assert seen == ids[::-1]
+
+
+def test_a_search_goes_on_where_its_time_was_up(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "FIRST_STRETCH", 3)
+    monkeypatch.setattr(listing, "PATIENCE", 0.0)
+    ids = [add_job(engine, payload="wanted" if number % 4 == 0 else "") for number in range(20)]
+    seen, pages, after = [], 0, None
+
+    with queries.reading(engine) as db:
+        while True:
+            found = queries.page(db, JOBS, Filter(fields={"payload": "wanted"}), after=after, limit=2)
+            seen += [row.id for row in found.rows]
+            pages += 1
+            if (after := found.next) is None:
+                break
+
+    assert seen == ids[::4][::-1]
+    assert pages > len(seen) / 2
+
+
+def test_rows_that_no_index_finds_are_counted_in_the_newest_ones(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(9):
+        add_job(engine, payload="wanted" if number % 2 else "")
+    wanted = Filter(fields={"payload": "wanted"})
+
+    with queries.reading(engine) as db:
+        all_of_them = queries.page(db, JOBS, wanted, limit=1).count
+        monkeypatch.setattr(listing, "MOST_SEARCHED", 5)
+        some = queries.page(db, JOBS, wanted, limit=1).count
+        more = queries.page(db, JOBS, wanted, limit=1, most=1).count
+
+    assert (str(all_of_them), all_of_them.is_more) == ("4", False)
+    assert (str(some), some.is_more) == ("2 among the newest 5", True)
+    assert str(more) == "more than 1"
+
+
+def test_the_overview_says_of_each_domain_what_is_said_of_it_alone(engine: Engine) -> None:
+    one_of_each(engine)
+    shift(engine, -100, "next_attempt_at", "heartbeat_at")
+    domains = all_domains(RetryPolicy())
+    bookkeeping.roll_up(engine, domains[0])
+
+    with queries.reading(engine) as db:
+        window = queries.Window.of("1h", queries.server_time(db))
+        found = queries.overview(db, domains, window, lease=60.0, bound=60.0)
+        alone = [
+            queries.Overview(
+                domain.name,
+                queries.counts(db, domain),
+                queries.oldest_pending(db, domain),
+                queries.stuck(db, domain, lease=60.0).count,
+                queries.overdue(db, domain, bound=60.0).count,
+                queries.history(db, domain, window),
+            )
+            for domain in domains
+        ]
+        assert queries.overview(db, [], window, lease=60.0, bound=60.0) == []
+
+    assert found == alone
+    assert (found[0].stuck.count, found[0].overdue.count, found[0].counts.total) == (1, 1, 5)
 
 
 def test_a_changed_token_and_one_of_another_filter_or_group_are_refused(engine: Engine) -> None:

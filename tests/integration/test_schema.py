@@ -74,14 +74,15 @@ def upgrade(op: Operations) -> None:
     )
     for domain in ("order", "job"):
         table = f"{domain}_tracking"
-        v5.create_index_of_ended(op, table, domain=domain, schema=SCHEMA, concurrently=False)
+        v5.add_failure_group(op, table, schema=SCHEMA)
+        v5.create_indexes(op, table, domain=domain, schema=SCHEMA, concurrently=False)
 
 
 DESCRIPTIONS = {
     "columns": """
         SELECT ordinal_position, column_name, data_type, udt_name, character_maximum_length,
                numeric_precision, numeric_scale, datetime_precision, is_nullable, column_default,
-               is_identity, identity_generation, is_generated
+               is_identity, identity_generation, is_generated, generation_expression
           FROM information_schema.columns
          WHERE table_schema = :schema AND table_name = :name ORDER BY ordinal_position""",
     "constraints": """
@@ -131,6 +132,7 @@ STANDARD = {
     "worker": ("character varying", 255, "YES", None),
     "dispatched_at": ("timestamp with time zone", None, "YES", None),
     "attempt_log": ("jsonb", None, "NO", "'[]'::jsonb"),
+    "failure_group": ("uuid", None, "YES", None),
 }
 """Names, types and defaults that the plan fixes (DESIGN section 4)."""
 
@@ -173,6 +175,10 @@ def test_every_table_has_the_indexes_of_the_plan_and_partial_ones_for_live_rows(
         f"idx_{domain}_due": f"{on} (next_attempt_at) WHERE ((status)::text = 'PENDING'::text)",
         f"idx_{domain}_leased": f"{on} (heartbeat_at) WHERE ((status)::text = 'PROCESSING'::text)",
         f"idx_{domain}_ended": f"{on} (completed_at) WHERE (completed_at IS NOT NULL)",
+        f"idx_{domain}_failed": (
+            f"{on} (completed_at, failure_group, id) WHERE ((status)::text = 'FAILED'::text)"
+        ),
+        f"idx_{domain}_failure_group": f"{on} (failure_group, id) WHERE ((status)::text = 'FAILED'::text)",
     }
 
     found = {row["indexname"]: row["indexdef"] for row in described(migrated, "indexes", table)}
@@ -214,6 +220,7 @@ def test_a_row_of_domain_columns_alone_is_a_pending_row_due_now(
         "heartbeat_at",
         "worker",
         "dispatched_at",
+        "failure_group",
     ]
     assert dict.fromkeys(unset) == {name: row[name] for name in unset}
     assert claim.fence.tracking_id == order

@@ -24,6 +24,7 @@ from tasktrail.cli.look import failures, list_, show, stats, status
 from tasktrail.cli.maintain import maintain
 from tasktrail.cli.operate import cancel, retry
 from tasktrail.cli.serve import serve
+from tasktrail.cli.watch import watch
 
 app = typer.Typer(
     name="tasktrail",
@@ -48,7 +49,7 @@ for command in (
 app.add_typer(migrate.app, name="migrate")
 app.add_typer(tokens.app, name="tokens")
 app.command()(serve)
-for read in (status, show, failures, stats):
+for read in (status, show, failures, stats, watch):
     app.command()(read)
 app.command("list")(list_)
 app.command()(maintain)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
+from uuid import UUID
 
-from sqlalchemy import ColumnElement, Integer, cast, func, literal, select
+from sqlalchemy import ColumnElement, Row, func, select
 
 from tasktrail.errors import InvalidField
-from tasktrail.fingerprints import fingerprint, fingerprint_sql, group_of, group_of_fingerprint, group_sql
+from tasktrail.fingerprints import LONGEST_READ, fingerprint, group_of
 from tasktrail.guards import in_state, table_of
 from tasktrail.monitoring.windows import Source, Window
 from tasktrail.registry import Domain
@@ -86,61 +87,76 @@ def failures(db: Source, domain: Domain, window: Window, *, most: int = MOST_GRO
         most: how many groups to return.
     """
     table = table_of(domain.model)
-    since = literal(window.start)
-    seconds = int(window.step.total_seconds())
-    bar = cast(func.floor(func.extract("epoch", table.c.completed_at - since) / seconds), Integer)
     failed = (
         select(
-            fingerprint_sql(table.c.error_message).label("print"),
-            table.c.completed_at,
             table.c.id,
-            bar.label("bar"),
+            table.c.failure_group,
+            table.c.completed_at,
+            func.date_bin(window.step, table.c.completed_at, window.start).label("bar"),
         )
         .where(
             in_state(table, Status.FAILED),
             table.c.completed_at >= window.start,
             table.c.completed_at < window.end,
         )
-        .subquery()
+        .subquery("failed")
     )
-    rows = db.execute(
+    cells = (
         select(
-            failed.c.print,
+            failed.c.failure_group.label("group"),
             failed.c.bar,
             func.count().label("rows"),
             func.min(failed.c.completed_at).label("first_at"),
             func.max(failed.c.completed_at).label("last_at"),
             func.max(failed.c.id).label("example_id"),
-        ).group_by(failed.c.print, failed.c.bar)
-    )
-    by_print = defaultdict(list)
-    for row in rows:
-        by_print[row.print].append(row)
-    width = len(list(window.starts()))
-    groups = []
-    for text, parts in by_print.items():
-        bars = [0] * width
-        for part in parts:
-            bars[part.bar] += part.rows
-        groups.append(
-            FailureGroup(
-                domain=domain.name,
-                group=group_of_fingerprint(text),
-                fingerprint=text,
-                rows=sum(bars),
-                first_at=min(part.first_at for part in parts).astimezone(UTC),
-                last_at=max(part.last_at for part in parts).astimezone(UTC),
-                example_id=max(part.example_id for part in parts),
-                bars=tuple(bars),
-            )
         )
-    groups.sort(key=lambda group: (-group.rows, group.fingerprint))
+        .group_by(failed.c.failure_group, failed.c.bar)
+        .subquery("cells")
+    )
+    total = func.sum(cells.c.rows)
+    groups = (
+        select(
+            cells.c.group,
+            total.label("rows"),
+            func.min(cells.c.first_at).label("first_at"),
+            func.max(cells.c.last_at).label("last_at"),
+            func.max(cells.c.example_id).label("example_id"),
+            func.array_agg(cells.c.bar).label("bars"),
+            func.array_agg(cells.c.rows).label("bar_rows"),
+            func.sum(total).over().label("all_rows"),
+            func.count().over().label("all_groups"),
+        )
+        .group_by(cells.c.group)
+        .order_by(total.desc(), cells.c.group)
+        .limit(most)
+        .subquery("groups")
+    )
+    error = func.left(table.c.error_message, LONGEST_READ).label("error")
+    found = db.execute(select(groups, error).join(table, table.c.id == groups.c.example_id)).all()
+    starts = list(window.starts())
+    named = sorted(
+        (_group(domain, row, starts) for row in found), key=lambda group: (-group.rows, group.fingerprint)
+    )
     return FailureGroups(
         domain=domain.name,
         window=window,
-        groups=tuple(groups[:most]),
-        rows=sum(group.rows for group in groups),
-        more_groups=max(0, len(groups) - most),
+        groups=tuple(named),
+        rows=int(found[0].all_rows) if found else 0,
+        more_groups=found[0].all_groups - len(found) if found else 0,
+    )
+
+
+def _group(domain: Domain, row: Row[Any], starts: Sequence[datetime]) -> FailureGroup:
+    rows = dict(zip(row.bars, row.bar_rows, strict=True))
+    return FailureGroup(
+        domain=domain.name,
+        group=row.group.hex,
+        fingerprint=fingerprint(row.error),
+        rows=int(row.rows),
+        first_at=row.first_at.astimezone(UTC),
+        last_at=row.last_at.astimezone(UTC),
+        example_id=row.example_id,
+        bars=tuple(rows.get(start, 0) for start in starts),
     )
 
 
@@ -159,4 +175,4 @@ def in_group(domain: Domain, group: str) -> list[ColumnElement[bool]]:
             "group", group, f"is no group of failures, whose ids are {GROUP_DIGITS} hex digits"
         )
     table = table_of(domain.model)
-    return [in_state(table, Status.FAILED), group_sql(table.c.error_message) == group]
+    return [in_state(table, Status.FAILED), table.c.failure_group == UUID(group)]

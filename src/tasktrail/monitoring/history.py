@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
 
-from sqlalchemy import Row, select
+from sqlalchemy import Row
 
 from tasktrail import rollups
-from tasktrail.library import library
+from tasktrail.monitoring.rolled import HISTOGRAMS, RolledUp, Spans, rolled_up, schema_of
+from tasktrail.monitoring.rolled import figures as rolled_figures
+from tasktrail.monitoring.rolled import histograms as rolled_histograms
 from tasktrail.monitoring.windows import Source, Window
 from tasktrail.registry import Domain
-from tasktrail.states import Status
+from tasktrail.states import ENDED, Status
+
+TRIED: Final = frozenset({Status.COMPLETED, Status.FAILED})
+"""States of rows that were worked on to an end."""
+
+BAR_STATES: Final = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
+"""The states that a bar counts, in its order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,83 +164,116 @@ def history(db: Source, domain: Domain, window: Window) -> History:
         domain: the domain.
         window: the window, as ``Window.of`` makes it.
     """
-    found = _figures(db, domain, window)
-    rows: Counter[tuple[datetime, str]] = Counter()
-    for figure in found:
-        rows[_bar_of(figure.start, window), figure.event] += figure.rows
-    ran = [figure for figure in found if figure.event in {Status.COMPLETED, Status.FAILED}]
-    return History(
-        domain=domain.name,
-        window=window,
-        bars=tuple(_bar(start, window, rows) for start in window.starts()),
-        running=_percentiles(ran, "running"),
-        waiting=_percentiles(ran, "waiting"),
-        retries=_retries(ran),
-    )
+    return histories(db, [domain], window)[0]
 
 
-def _figures(db: Source, domain: Domain, window: Window) -> list[Row[Any]]:
-    """Return figures whose spans lie within bars: of what is rolled up from rollups, else from the rows."""
-    tables = library(domain.schema)
-    state = db.execute(select(tables.rollup_state).where(tables.rollup_state.c.domain == domain.name)).first()
-    if state is None or state.rolled_to <= state.built_from:
-        return _of_rows(db, domain, window, window.start, window.end)
-    since = min(max(window.start, state.built_from), window.end)
-    until = max(since, min(window.end, state.rolled_to))
-    spans = [(rollups.MINUTE, since, until)]
-    if window.step.total_seconds() >= rollups.HOUR:
-        hours = max(since, rollups.floor(until, rollups.HOUR))
-        spans = [(rollups.HOUR, since, hours), (rollups.MINUTE, hours, until)]
-    found = _of_rows(db, domain, window, window.start, since)
-    table = tables.rollups
-    for width, start, end in spans:
-        query = select(table).where(
-            table.c.domain == domain.name, table.c.width == width, table.c.start >= start, table.c.start < end
-        )
-        found += db.execute(query).all()
-    return found + _of_rows(db, domain, window, until, window.end)
+def histories(db: Source, domains: Sequence[Domain], window: Window) -> list[History]:
+    """Return what happened to the rows of domains in a window, with as many statements as for one.
 
-
-def _of_rows(db: Source, domain: Domain, window: Window, since: datetime, until: datetime) -> list[Row[Any]]:
-    if since >= until:
+    Args:
+        db: what to read from.
+        domains: the domains, of one application.
+        window: the window, as ``Window.of`` makes it.
+    """
+    if not domains:
         return []
-    parameters = {"width": window.step.total_seconds(), "since": since, "until": until}
-    return list(db.execute(rollups.figures(domain.model), parameters))
+    spans = {name: _within(window, rolled) for name, rolled in rolled_up(db, domains).items()}
+    sums = {domain.name: _Sums(window) for domain in domains}
+    for name, figure in _of_rows(db, domains, window, spans):
+        sums[name].add(figure, [figure.start.timestamp()], [figure.rows])
+        if figure.event in TRIED:
+            for kind, classes in sums[name].classes.items():
+                numbers, rows = getattr(figure, f"{kind}_classes"), getattr(figure, f"{kind}_rows")
+                for number, count in zip(numbers, rows, strict=True):
+                    classes[number] += count
+    if spans:
+        schema = schema_of(domains)
+        for figure in rolled_figures(db, schema, spans, int(window.step.total_seconds())):
+            sums[figure.domain].add(figure, figure.starts, figure.rows)
+        for name, kind, number, count in rolled_histograms(db, schema, spans):
+            sums[name].classes[kind][number] += count
+    return [sums[domain.name].history(domain.name) for domain in domains]
 
 
-def _bar_of(moment: datetime, window: Window) -> datetime:
-    return window.start + (moment - window.start) // window.step * window.step
+class _Sums:
+    """What is added up for one history."""
+
+    def __init__(self, window: Window) -> None:
+        self.window = window
+        self.starts = list(window.starts())
+        self.rows = {event: [0] * len(self.starts) for event in (rollups.CREATED, *ENDED)}
+        self.classes = {name: Counter[int]() for name in HISTOGRAMS}
+        self.ended = self.retried = self.attempts = 0
+        self.running = self.waiting = 0.0
+
+    def add(self, figure: Row[Any], starts: Iterable[float], rows: Iterable[int]) -> None:
+        """Add the rows of parts that begin at these times, and sums over them."""
+        begin, step = self.window.start.timestamp(), self.window.step.total_seconds()
+        bars = self.rows[figure.event]
+        for start, count in zip(starts, rows, strict=True):
+            bars[int((start - begin) // step)] += count
+            if figure.event in TRIED:
+                self.ended += count
+        if figure.event in TRIED:
+            self.retried += figure.retried
+            self.attempts += figure.attempts
+            self.running += figure.running_seconds
+            self.waiting += figure.waiting_seconds
+
+    def history(self, domain: str) -> History:
+        """Return what it comes to."""
+        window, rows = self.window, self.rows
+        whole = window.step.total_seconds()
+        counts = zip(*(rows[event] for event in (rollups.CREATED, *BAR_STATES)), strict=True)
+        bars = [Bar(start, whole, *of_bar) for start, of_bar in zip(self.starts, counts, strict=True)]
+        if bars:
+            last = (window.end - bars[-1].start).total_seconds()
+            bars[-1] = replace(bars[-1], seconds=min(whole, last))
+        return History(
+            domain=domain,
+            window=window,
+            bars=tuple(bars),
+            running=_percentiles(self.classes["running"], self.running),
+            waiting=_percentiles(self.classes["waiting"], self.waiting),
+            retries=Retries(
+                ended=self.ended,
+                retried=self.retried,
+                mean_attempts=self.attempts / self.ended if self.ended else None,
+                distribution=tuple(sorted(self.classes["attempts"].items())),
+            ),
+        )
 
 
-def _bar(start: datetime, window: Window, rows: Counter[tuple[datetime, str]]) -> Bar:
-    return Bar(
-        start=start.astimezone(UTC),
-        seconds=min(window.step, max(window.end - start, timedelta(0))).total_seconds(),
-        created=rows[start, rollups.CREATED],
-        completed=rows[start, Status.COMPLETED],
-        failed=rows[start, Status.FAILED],
-        cancelled=rows[start, Status.CANCELLED],
-    )
+def _within(window: Window, rolled: RolledUp) -> tuple[datetime, datetime]:
+    since = min(max(window.start, rolled.since), window.end)
+    return since, max(since, min(window.end, rolled.until))
 
 
-def _summed(figures: Iterable[Row[Any]], name: str) -> list[tuple[int, int]]:
-    found: Counter[int] = Counter()
-    for figure in figures:
-        classes, rows = getattr(figure, f"{name}_classes"), getattr(figure, f"{name}_rows")
-        for number, count in zip(classes, rows, strict=True):
-            found[number] += count
-    return sorted(found.items())
+def _of_rows(
+    db: Source, domains: Sequence[Domain], window: Window, spans: Spans
+) -> Iterator[tuple[str, Row[Any]]]:
+    """Return figures, made from the rows, of the parts of a window that are not rolled up."""
+    nothing = (window.end, window.end)
+    before = {domain.name: (window.start, spans.get(domain.name, nothing)[0]) for domain in domains}
+    after = {domain.name: (spans.get(domain.name, nothing)[1], window.end) for domain in domains}
+    for parts in (before, after):
+        chosen = [domain for domain in domains if parts[domain.name][0] < parts[domain.name][1]]
+        if not chosen:
+            continue
+        parameters: dict[str, Any] = {"width": int(window.step.total_seconds())}
+        for at, domain in enumerate(chosen):
+            parameters[f"since{at}"], parameters[f"until{at}"] = parts[domain.name]
+        for figure in db.execute(rollups.figures(tuple(domain.model for domain in chosen)), parameters):
+            yield chosen[figure.at].name, figure
 
 
-def _percentiles(figures: list[Row[Any]], name: str) -> Percentiles:
-    classes = _summed(figures, name)
-    count = sum(rows for _, rows in classes)
+def _percentiles(counted: Counter[int], seconds: float) -> Percentiles:
+    classes, count = sorted(counted.items()), counted.total()
     if not count:
         return Percentiles(0, None, None, None, None)
-    total: float = sum(getattr(figure, f"{name}_seconds") for figure in figures)
     p50, p95, p99 = (_percentile(classes, count * share) for share in (0.50, 0.95, 0.99))
     bounds = tuple((rollups.upper_bound(number), rows) for number, rows in classes)
-    return Percentiles(count, total / count, p50, p95, p99, bounds)
+    return Percentiles(count, seconds / count, p50, p95, p99, bounds)
 
 
 def _percentile(classes: list[tuple[int, int]], rank: float) -> float:
@@ -242,14 +283,3 @@ def _percentile(classes: list[tuple[int, int]], rank: float) -> float:
         if passed >= rank:
             return rollups.middle(number)
     return rollups.middle(classes[-1][0])
-
-
-def _retries(figures: list[Row[Any]]) -> Retries:
-    ended = sum(figure.rows for figure in figures)
-    attempts: int = sum(figure.attempts for figure in figures)
-    return Retries(
-        ended=ended,
-        retried=sum(figure.retried for figure in figures),
-        mean_attempts=attempts / ended if ended else None,
-        distribution=tuple(_summed(figures, "attempts")),
-    )

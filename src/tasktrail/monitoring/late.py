@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Interval, func, select
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Interval,
+    ScalarSelect,
+    Select,
+    Table,
+    func,
+    literal_column,
+    select,
+    union_all,
+)
 
-from tasktrail.guards import in_state, table_of
+from tasktrail.guards import Model, in_state, table_of
+from tasktrail.models import built_once
 from tasktrail.monitoring.reading import CappedCount, count_at_most
 from tasktrail.monitoring.rows import Row, row_of
 from tasktrail.monitoring.windows import Source
@@ -50,18 +63,58 @@ class LateRows:
 
 def oldest_pending(db: Source, domain: Domain) -> OldestPending | None:
     """Return the PENDING row that is due for longest; ``None`` when none is due."""
-    table = table_of(domain.model)
-    found = db.execute(
-        select(
-            table.c.id,
-            table.c.next_attempt_at,
-            func.extract("epoch", func.now() - table.c.next_attempt_at).label("seconds"),
-        )
+    return oldest_pending_of(db, [domain])[0]
+
+
+def oldest_pending_of(db: Source, domains: Sequence[Domain]) -> list[OldestPending | None]:
+    """Return the PENDING row of each domain that is due for longest, in one statement."""
+    found: list[OldestPending | None] = [None for _ in domains]
+    if domains:
+        for at, tracking_id, due_at, seconds in db.execute(_oldest(tuple(one.model for one in domains))):
+            found[at] = OldestPending(tracking_id, due_at, float(seconds))
+    return found
+
+
+@built_once
+def _oldest(models: tuple[Model, ...]) -> CompoundSelect[Any]:
+    """Select the PENDING row of each domain that is due for longest."""
+    return union_all(*(_oldest_of(at, table_of(model)) for at, model in enumerate(models)))
+
+
+def _oldest_of(at: int, table: Table) -> Select[Any]:
+    query = (
+        select(table.c.id, table.c.next_attempt_at)
         .where(in_state(table, Status.PENDING), table.c.next_attempt_at <= func.now())
         .order_by(table.c.next_attempt_at)
         .limit(1)
-    ).first()
-    return None if found is None else OldestPending(found.id, found.next_attempt_at, float(found.seconds))
+    ).subquery()
+    waited = func.extract("epoch", func.now() - query.c.next_attempt_at)
+    return select(literal_column(str(at)), query.c.id, query.c.next_attempt_at, waited)
+
+
+def late_counts(
+    db: Source, domains: Sequence[Domain], *, lease: float, bound: float
+) -> list[tuple[CappedCount, CappedCount]]:
+    """Count the rows that ``stuck`` and ``overdue`` would return, of each domain, in one statement.
+
+    Args:
+        db: what to read from.
+        domains: the domains.
+        lease: how old a heartbeat may be, in seconds.
+        bound: for how long a row may be due, in seconds.
+    """
+
+    def counted(guard: tuple[ColumnElement[bool], ...], table: Table) -> ScalarSelect[int]:
+        first = select(table.c.id).where(*guard).limit(MOST_LATE + 1).subquery()
+        return select(func.count()).select_from(first).scalar_subquery()
+
+    tables = [table_of(domain.model) for domain in domains]
+    guards = [guard for table in tables for guard in (_is_stuck(table, lease), _is_overdue(table, bound))]
+    counts = db.execute(
+        select(*(counted(guard, tables[at // 2]).label(f"late_{at}") for at, guard in enumerate(guards)))
+    ).one()
+    capped = [CappedCount(min(count, MOST_LATE), is_more=count > MOST_LATE) for count in counts]
+    return list(zip(capped[::2], capped[1::2], strict=True))
 
 
 def stuck(db: Source, domain: Domain, *, lease: float, limit: int = 20) -> LateRows:
@@ -74,8 +127,7 @@ def stuck(db: Source, domain: Domain, *, lease: float, limit: int = 20) -> LateR
         limit: how many rows to return.
     """
     table = table_of(domain.model)
-    guard = (in_state(table, Status.PROCESSING), table.c.heartbeat_at < _ago(lease))
-    return _late(db, domain, guard, table.c.heartbeat_at, limit)
+    return _late(db, domain, _is_stuck(table, lease), table.c.heartbeat_at, limit)
 
 
 def overdue(db: Source, domain: Domain, *, bound: float, limit: int = 20) -> LateRows:
@@ -88,8 +140,15 @@ def overdue(db: Source, domain: Domain, *, bound: float, limit: int = 20) -> Lat
         limit: how many rows to return.
     """
     table = table_of(domain.model)
-    guard = (in_state(table, Status.PENDING), table.c.next_attempt_at < _ago(bound))
-    return _late(db, domain, guard, table.c.next_attempt_at, limit)
+    return _late(db, domain, _is_overdue(table, bound), table.c.next_attempt_at, limit)
+
+
+def _is_stuck(table: Table, lease: float) -> tuple[ColumnElement[bool], ...]:
+    return in_state(table, Status.PROCESSING), table.c.heartbeat_at < _ago(lease)
+
+
+def _is_overdue(table: Table, bound: float) -> tuple[ColumnElement[bool], ...]:
+    return in_state(table, Status.PENDING), table.c.next_attempt_at < _ago(bound)
 
 
 def _ago(seconds: float) -> ColumnElement[datetime]:
@@ -105,6 +164,9 @@ def _late(
     limit: int,
 ) -> LateRows:
     table = table_of(domain.model)
-    count = count_at_most(db, select(table.c.id).where(*guard), MOST_LATE)
-    rows = db.execute(select_all(domain.model).where(*guard).order_by(since).limit(limit))
+    rows = db.execute(select_all(domain.model).where(*guard).order_by(since).limit(limit)).all()
+    if len(rows) < limit:
+        count = CappedCount(len(rows))
+    else:
+        count = count_at_most(db, select(table.c.id).where(*guard), MOST_LATE)
     return LateRows(count, tuple(row_of(domain, row) for row in rows))

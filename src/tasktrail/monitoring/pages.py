@@ -10,23 +10,23 @@ from typing import Final
 
 from tasktrail.errors import InvalidField
 
-ID_BYTES: Final = 8
+KEY_BYTES: Final = 8
 CHECK_BYTES: Final = 10
 
 
-def token_of(last_id: int, context: tuple[str, ...]) -> str:
+def token_of(key: tuple[int, int], context: tuple[str, ...]) -> str:
     """Return the token of the page after a row.
 
     Args:
-        last_id: the last row of the page before.
+        key: the last row of the page before, and its place in another order.
         context: what the pages are of; a token is of no use elsewhere.
     """
-    raw = last_id.to_bytes(ID_BYTES)
+    raw = b"".join(number.to_bytes(KEY_BYTES, signed=True) for number in key)
     return urlsafe_b64encode(raw + _check(raw, context)).decode().rstrip("=")
 
 
-def read_token(token: str, context: tuple[str, ...]) -> int:
-    """Return the row after which a page begins.
+def read_token(token: str, context: tuple[str, ...]) -> tuple[int, int]:
+    """Return the row after which a page begins, and its place in another order.
 
     A token is no secret and opens nothing: it holds an id, and the filter is checked anew. What is guarded
     against is a page of other rows than those that were asked for.
@@ -34,15 +34,15 @@ def read_token(token: str, context: tuple[str, ...]) -> int:
     Raises:
         InvalidField: the token was changed, or belongs to another filter.
     """
-    size = ID_BYTES + CHECK_BYTES
+    size = 2 * KEY_BYTES + CHECK_BYTES
     try:
         found = urlsafe_b64decode(token.encode("ascii") + b"=" * (-len(token) % 4))
     except (ValueError, binascii.Error):
         found = b""
-    raw, check = found[:ID_BYTES], found[ID_BYTES:]
+    raw, check = found[:-CHECK_BYTES], found[-CHECK_BYTES:]
     if len(found) != size or not hmac.compare_digest(check, _check(raw, context)):
         raise InvalidField("page", token, "is no page of this list; start again at the first one")
-    return int.from_bytes(raw)
+    return int.from_bytes(raw[:KEY_BYTES], signed=True), int.from_bytes(raw[KEY_BYTES:], signed=True)
 
 
 def _check(raw: bytes, context: tuple[str, ...]) -> bytes:

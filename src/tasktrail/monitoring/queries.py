@@ -17,8 +17,10 @@ from tasktrail.monitoring.failures import (
 )
 from tasktrail.monitoring.history import Bar, History, Percentiles, Retries, history
 from tasktrail.monitoring.late import LateRows, OldestPending, oldest_pending, overdue, stuck
+from tasktrail.monitoring.listing import Page, page
+from tasktrail.monitoring.overviews import Overview, overview
 from tasktrail.monitoring.reading import CappedCount, bounded, count_at_most, reading
-from tasktrail.monitoring.rows import Attempt, Details, Page, Row, details, page
+from tasktrail.monitoring.rows import Attempt, Details, Row, details
 from tasktrail.monitoring.windows import Period, Source, Window, server_time
 from tasktrail.monitoring.workers import WorkerActivity, workers
 
@@ -32,6 +34,7 @@ __all__ = [
     "History",
     "LateRows",
     "OldestPending",
+    "Overview",
     "Page",
     "Percentiles",
     "Period",
@@ -52,6 +55,7 @@ __all__ = [
     "in_group",
     "oldest_pending",
     "overdue",
+    "overview",
     "page",
     "reading",
     "server_time",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from psycopg.errors import QueryCanceled
-from sqlalchemy import Engine, Select, func, literal_column, select, text
+from sqlalchemy import ColumnElement, Engine, Select, Table, func, literal_column, select, text
 from sqlalchemy.exc import DBAPIError
 
 from tasktrail.errors import ReadTimeout
 from tasktrail.monitoring.windows import Source
 
+SMALLEST_ID: Final = -(2**63)
 TIMEOUT: Final = 5.0
 """Longest time a statement of the read model may take, in seconds."""
 
@@ -24,13 +25,17 @@ class CappedCount:
 
     Attributes:
         count: how many were counted.
-        is_more: whether there are more than that.
+        is_more: whether there are, or may be, more than that.
+        searched: of how many of the newest rows, where the others were not looked at; ``None`` else.
     """
 
     count: int
     is_more: bool = False
+    searched: int | None = None
 
     def __str__(self) -> str:
+        if self.searched is not None:
+            return f"{self.count:,} among the newest {self.searched:,}"
         return f"more than {self.count:,}" if self.is_more else f"{self.count:,}"
 
 
@@ -70,3 +75,25 @@ def count_at_most(db: Source, query: Select[tuple[int]], most: int) -> CappedCou
     inner = query.limit(most + 1).subquery()
     found: int = db.execute(select(func.count(literal_column("1"))).select_from(inner)).scalar_one()
     return CappedCount(min(found, most), is_more=found > most)
+
+
+def count_in_newest(
+    db: Source, table: Table, conditions: Sequence[ColumnElement[bool]], most: int, searched: int
+) -> CappedCount:
+    """Count the rows that meet conditions no index serves: in the newest rows, no further than to a limit.
+
+    Args:
+        db: what to read from.
+        table: the tracking table.
+        conditions: the conditions.
+        most: how far to count.
+        searched: how many of the newest rows to look at.
+    """
+    oldest = select(table.c.id).order_by(table.c.id.desc()).offset(searched - 1).limit(1).scalar_subquery()
+    met = func.count().filter(*conditions)
+    found, looked_at = db.execute(
+        select(met, func.count()).where(table.c.id >= func.coalesce(oldest, SMALLEST_ID))
+    ).one()
+    if found > most:
+        return CappedCount(most, is_more=True)
+    return CappedCount(found) if looked_at < searched else CappedCount(found, is_more=True, searched=searched)

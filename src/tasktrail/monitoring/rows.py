@@ -1,33 +1,22 @@
-"""Rows: pages of those that a filter means, and one with all that is known of it."""
+"""Rows, and one with all that is known of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 import sqlalchemy
-from sqlalchemy import select
 
-from tasktrail.errors import InvalidField, TrackingNotFound
+from tasktrail.errors import TrackingNotFound
 from tasktrail.fields import domain_columns
-from tasktrail.filters import Filter
 from tasktrail.guards import table_of, this_row
-from tasktrail.monitoring.failures import in_group
-from tasktrail.monitoring.pages import read_token, token_of
-from tasktrail.monitoring.reading import CappedCount, count_at_most
 from tasktrail.monitoring.windows import Source
 from tasktrail.prerequisites import Prerequisite, TrackingRef, dependents_of, prerequisites_of
 from tasktrail.registry import Domain
 from tasktrail.states import Status
 from tasktrail.tracker.reading import select_all
-
-MOST_ROWS: Final = 200
-"""Largest page."""
-
-MOST_COUNTED: Final = 10_000
-"""How far the rows of a filter are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +58,6 @@ class Row:
     dispatched_at: datetime | None
     heartbeat_at: datetime | None
     fields: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Some rows of a filter, the newest first.
-
-    Attributes:
-        rows: the rows.
-        next: token of the page of older rows; ``None`` when this is the last.
-        count: how many rows the filter means.
-    """
-
-    rows: tuple[Row, ...]
-    next: str | None
-    count: CappedCount
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,45 +103,6 @@ class Details:
     prerequisites: tuple[Prerequisite, ...]
     dependents: tuple[TrackingRef, ...]
     progress: tuple[int, int] | None
-
-
-def page(
-    db: Source,
-    domain: Domain,
-    chosen: Filter,
-    *,
-    after: str | None = None,
-    limit: int = 50,
-    group: str | None = None,
-    most: int = MOST_COUNTED,
-) -> Page:
-    """Return rows that a filter means, the newest first.
-
-    Args:
-        db: what to read from.
-        domain: the domain.
-        chosen: the filter.
-        after: the token of the page wanted, as another page of the same filter gave it.
-        limit: how many rows, up to ``MOST_ROWS``.
-        group: only the FAILED rows of this group of failures, by its id.
-        most: how far to count.
-
-    Raises:
-        InvalidField: a value of the filter, the limit, the group or the token is not acceptable.
-    """
-    if not 1 <= limit <= MOST_ROWS:
-        raise InvalidField("limit", limit, f"must be from 1 to {MOST_ROWS}")
-    table = table_of(domain.model)
-    conditions = chosen.conditions(domain.model)
-    if group is not None:
-        conditions += in_group(domain, group)
-    count = count_at_most(db, select(table.c.id).where(*conditions), most)
-    context = (domain.name, repr(chosen), group or "")
-    older = [table.c.id < read_token(after, context)] if after is not None else []
-    query = select_all(domain.model).where(*conditions, *older).order_by(table.c.id.desc())
-    found = db.execute(query.limit(limit + 1)).all()
-    rows = tuple(row_of(domain, row) for row in found[:limit])
-    return Page(rows, token_of(rows[-1].id, context) if len(found) > limit else None, count)
 
 
 def details(db: Source, domain: Domain, tracking_id: int, *, schema: str | None) -> Details:

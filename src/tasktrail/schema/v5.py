@@ -1,4 +1,4 @@
-"""Version 5 of the library's schema: rollups, the figures of history."""
+"""Version 5 of the library's schema: rollups, and what history and failures of a domain are read by."""
 
 from __future__ import annotations
 
@@ -16,6 +16,34 @@ if TYPE_CHECKING:
 VERSION: Final = 5
 
 TABLES: Final = ("tasktrail_rollups", "tasktrail_rollup_state")
+
+INDEXES: Final = (
+    ("ended", ["completed_at"], "completed_at IS NOT NULL"),
+    ("failed", ["completed_at", "failure_group", "id"], "status = 'FAILED'"),
+    ("failure_group", ["failure_group", "id"], "status = 'FAILED'"),
+)
+"""End of the name, columns and condition of each index that a tracking table gets."""
+
+FOLDED: Final = (
+    ("'(?<![A-Za-z0-9_])''[^'']*'''", "'''…'''"),
+    ('\'"[^"]*"\'', "'\"…\"'"),
+    ("'`[^`]*`'", "'`…`'"),
+    ("'[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}'", "'<id>'"),
+    (
+        (
+            "'[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]+)?)?"
+            "(Z|[+-][0-9]{2}:?[0-9]{2})?)?'"
+        ),
+        "'<time>'",
+    ),
+    ("'[0-9]{1,2}:[0-9]{2}:[0-9]{2}([.,][0-9]+)?'", "'<time>'"),
+    ("'(?<![A-Za-z0-9_])0x[0-9a-fA-F]+'", "'<id>'"),
+    ("'(?<![A-Za-z0-9_])(?=[a-fA-F]*[0-9])[0-9a-fA-F]{8,}(?![A-Za-z0-9_])'", "'<id>'"),
+    ("'[0-9]+([.,][0-9]+)*'", "'<n>'"),
+    ("'(?<![A-Za-z0-9_)])[-+]<n>'", "'<n>'"),
+    (r"E'[ \\t\\n\\r\\f\\v]+'", "' '"),
+)
+"""What a fingerprint folds and into what, as SQL: quoted text, ids, times, numbers, white space."""
 
 
 def upgrade(op: Operations | ModuleType, *, schema: str | None = None) -> None:
@@ -69,7 +97,21 @@ def downgrade(op: Operations | ModuleType, *, schema: str | None = None) -> None
     op.execute(sa.delete(version).where(version.c.version == VERSION))
 
 
-def create_index_of_ended(
+def add_failure_group(op: Operations | ModuleType, table: str, *, schema: str | None = None) -> None:
+    """Add the group of failures that a FAILED row belongs to, a column that the database keeps.
+
+    It is made for all rows, so the table is written anew and nobody can use it meanwhile.
+
+    Args:
+        op: ``alembic.op``.
+        table: name of the tracking table.
+        schema: PostgreSQL schema of the table.
+    """
+    group = sa.Column("failure_group", sa.Uuid, sa.Computed(_group_if_failed(), persisted=True))
+    op.add_column(table, group, schema=schema)
+
+
+def create_indexes(
     op: Operations | ModuleType,
     table: str,
     *,
@@ -77,21 +119,32 @@ def create_index_of_ended(
     schema: str | None = None,
     concurrently: bool = True,
 ) -> None:
-    """Create the index of a tracking table by the time at which its rows ended.
+    """Create the indexes of a tracking table that history and failures are read by.
 
     Args:
-        op: ``alembic.op``; inside ``autocommit_block()`` when the index is built concurrently.
-        table: name of the tracking table.
+        op: ``alembic.op``; inside ``autocommit_block()`` when the indexes are built concurrently.
+        table: name of the tracking table, which has its ``failure_group``.
         domain: the domain's name.
         schema: PostgreSQL schema of the table.
-        concurrently: build it while others write; cannot be undone with a transaction.
+        concurrently: build them while others write; cannot be undone with a transaction.
     """
-    op.create_index(
-        f"idx_{domain}_ended",
-        table,
-        ["completed_at"],
-        schema=schema,
-        postgresql_where=sa.text("completed_at IS NOT NULL"),
-        postgresql_concurrently=concurrently,
-        if_not_exists=True,
-    )
+    for suffix, columns, where in INDEXES:
+        op.create_index(
+            f"idx_{domain}_{suffix}",
+            table,
+            columns,
+            schema=schema,
+            postgresql_where=sa.text(where),
+            postgresql_concurrently=concurrently,
+            if_not_exists=True,
+        )
+
+
+def _group_if_failed() -> str:
+    text = "left(coalesce(error_message, ''), 2000)"
+    name = "'^[A-Za-z_][A-Za-z0-9_.]*:'"
+    message = f"regexp_replace({text}, {name}, '')"
+    for pattern, replacement in FOLDED:
+        message = f"regexp_replace({message}, {pattern}, {replacement}, 'g')"
+    fingerprint = f"left(coalesce(substring({text} FROM {name}), '') || {message}, 300)"
+    return f"CASE WHEN status = 'FAILED' THEN CAST(md5({fingerprint}) AS uuid) END"

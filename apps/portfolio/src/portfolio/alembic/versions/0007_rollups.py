@@ -1,7 +1,7 @@
-"""Rollups, and an index by the time at which rows ended on each tracking table.
+"""Rollups, and on each tracking table the group of failures and the indexes that history is read by.
 
-All revisions are applied in one transaction, or none, so the indexes cannot be built concurrently. On a large
-table build them by hand before, with CREATE INDEX CONCURRENTLY; they are left as they are then.
+It comes before the first release, so the tables are small: the new column writes them anew, and since all
+revisions are applied in one transaction, or none, the indexes are not built concurrently.
 
 Revision ID: 0007
 Revises: 0006
@@ -31,10 +31,12 @@ def upgrade() -> None:
     v5.upgrade(op, schema=SCHEMA)
     op.execute("SET LOCAL lock_timeout = '5s'")
     for domain, table in DOMAINS.items():
-        v5.create_index_of_ended(op, table, domain=domain, schema=SCHEMA, concurrently=False)
+        v5.add_failure_group(op, table, schema=SCHEMA)
+        v5.create_indexes(op, table, domain=domain, schema=SCHEMA, concurrently=False)
 
 
 def downgrade() -> None:
     for domain, table in DOMAINS.items():
         op.drop_index(f"idx_{domain}_ended", table, schema=SCHEMA)
+        op.drop_column(table, "failure_group", schema=SCHEMA)
     v5.downgrade(op, schema=SCHEMA)
