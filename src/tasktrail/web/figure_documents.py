@@ -8,9 +8,8 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from tasktrail.doctor import Severity
-from tasktrail.monitoring.queries import Period
+from tasktrail.monitoring.queries import Overview, Period
 from tasktrail.web.documents import CountDocument
-from tasktrail.web.figures import DomainFigures
 
 
 class Figure(BaseModel):
@@ -97,7 +96,7 @@ class FiguresDocument(BaseModel):
     history: HistoryDocument
 
     @classmethod
-    def of(cls, found: DomainFigures) -> Self:
+    def of(cls, found: Overview) -> Self:
         """Make the document of a domain's figures."""
         oldest = None if found.oldest is None else OldestPendingDocument.model_validate(found.oldest)
         return cls(
