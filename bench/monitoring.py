@@ -21,7 +21,6 @@ from statistics import median, quantiles
 from typing import Any, Final
 
 from rich.console import Console
-from rich.table import Table
 from sqlalchemy import Connection, Engine, create_engine, inspect, select, text
 
 from bench import monitoring_peers as peers
@@ -200,25 +199,21 @@ def measure_peer(engine: Engine, page: Page) -> float | None:
 
 
 def figures(engine: Engine, rounds: int, *, with_peers: bool) -> None:
-    table = Table("page", *("p50", "p95", "bound", "first thought", "times"))
-    for column in table.columns[1:]:
-        column.justify = "right"
+    """Print a line for each page as soon as it is measured."""
+    say("page", "p50", "p95", "bound", "first thought", "times")
     with queries.reading(engine, timeout=60) as db:
         found = list(pages(db))
     for page in found:
         times = measure(engine, page, rounds)
         p50, p95 = median(times), quantiles(times, n=20)[-1]
+        bound = f"{page.bound:.0f} ms{' !' if p95 > page.bound else '  '}"
+        said = [f"{p50:.1f} ms", f"{p95:.1f} ms", bound]
         peer = measure_peer(engine, page) if with_peers else None
-        mark = "" if p95 <= page.bound else " !"
-        table.add_row(
-            page.name,
-            f"{p50:.1f} ms",
-            f"{p95:.1f} ms{mark}",
-            f"{page.bound:.0f} ms",
-            "" if peer is None else f"{peer:,.0f} ms",
-            "" if peer is None else f"{peer / p50:,.0f}",
-        )
-    console.print(table)
+        say(page.name, *said, *(() if peer is None else (f"{peer:,.0f} ms", f"{peer / p50:,.0f}")))
+
+
+def say(page: str, *figures: str) -> None:
+    console.print(f"{page:<30}" + "".join(f"{figure:>14}" for figure in figures), highlight=False)
 
 
 if __name__ == "__main__":
