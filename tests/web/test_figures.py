@@ -16,7 +16,7 @@ from tests.waiting import until
 from tests.web.conftest import Browser
 
 
-def test_statistics_are_those_of_the_read_model_of_the_page_and_of_the_command_line(
+def test_page_api_command_line_metrics_and_read_model_say_the_same_numbers(
     browse: Browser, shop: Desk, viewer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = [shop.job.enqueue() for _ in range(5)]
@@ -34,7 +34,13 @@ def test_statistics_are_those_of_the_read_model_of_the_page_and_of_the_command_l
     monkeypatch.setattr("tasktrail.cli.app.load_trail", lambda _: shop.trail)
     (on_terminal,) = json.loads(CliRunner().invoke(app, ["status", "job", "--json"]).output)
 
+    answer = browse("GET", "/metrics", viewer)
+    metric = re.compile(r'^tasktrail_jobs\{domain="job",state="([A-Z]+)"\} ([0-9.]+)$', re.MULTILINE)
+    in_metrics = {name.lower(): float(value) for name, value in metric.findall(answer.text)}
+
     states = ("pending", "processing", "completed", "failed", "cancelled")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert [in_metrics[name] for name in states] == [1, 1, 2, 1, 0]
     assert [found["counts"][name] for name in states] == [1, 1, 2, 1, 0]
     assert [found["counts"][name] for name in states] == [getattr(counts, name) for name in states]
     assert [int(on_page[name]) for name in states] == [1, 1, 2, 1, 0]

@@ -7,11 +7,16 @@ import threading
 import time
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.orm import Session
 
+from tasktrail.access import tokens
 from tasktrail.web import live as living
 from tasktrail.web.live import Live
 from tasktrail.web.reads import Reads
 from tests.desk import Desk
+from tests.support import SCHEMA
+from tests.web.conftest import Browser
 
 
 async def test_fifty_open_pages_cost_as_many_looks_as_one(
@@ -56,6 +61,29 @@ async def test_a_page_hears_when_the_rows_of_a_domain_change(shop: Desk) -> None
 
     changed = {name for name in before["domains"] if before["domains"][name] != after["domains"][name]}
     assert changed == {"job"}
+
+
+def test_pages_that_follow_live_share_their_reads_and_who_asks_is_still_looked_up_soon(
+    browse: Browser, shop: Desk, viewer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statements: list[str] = []
+    event.listen(shop.trail.engines.sync, "before_cursor_execute", lambda *args: statements.append(args[2]))
+    one = {"X-Live": "1", "Accept": "text/html"}
+    now = time.monotonic()
+    monkeypatch.setattr("tasktrail.web.reads.time.monotonic", lambda: now)
+    first = browse("GET", "/", viewer, headers=one)
+    after_one = len(statements)
+    codes = {browse("GET", "/", viewer, headers=one).status_code for _ in range(20)}
+    after_many = len(statements)
+    with Session(shop.engine) as db, db.begin():
+        tokens.revoke(db, SCHEMA, "vera", who="the tests")
+    now += 2
+
+    assert (first.status_code, codes) == (200, {200})
+    assert after_one > 0
+    assert after_many == after_one
+    assert browse("GET", "/api/domains", viewer).status_code == 401
+    assert browse("GET", "/", viewer, headers=one).status_code in {303, 401}
 
 
 @pytest.mark.parametrize(("took", "rest"), [(0.001, 2.0), (0.1, 2.0), (1.0, 9.0), (5.0, 45.0)])

@@ -238,3 +238,17 @@ def test_no_page_crashes_or_repeats_what_it_was_asked_as_markup(
 
             assert (path, query, answer.status_code < 500) == (path, query, True)
             assert "<script>alert" not in answer.text
+
+
+def test_an_open_dashboard_says_so_and_offers_nothing_to_write(
+    portal: BlockingPortal, shop: Desk, serve: Callable[..., FastAPI]
+) -> None:
+    row = shop.job.enqueue()
+    shop.fail(row)
+    browse = Browser(portal, serve(is_open=True))
+    shown = [page(browse, path) for path in ("/", "/jobs/job", f"/jobs/job/{row.id}", "/failures")]
+    written = browse("POST", f"/jobs/job/{row.id}/retry", headers=HTML)
+
+    assert all("open to this machine" in one and 'method="post"' not in one for one in shown)
+    assert written.status_code == 403
+    assert shop.status(row) is Status.FAILED

@@ -9,16 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy
-from sqlalchemy import (
-    ColumnElement,
-    Index,
-    PrimaryKeyConstraint,
-    Select,
-    UniqueConstraint,
-    func,
-    select,
-    tuple_,
-)
+from sqlalchemy import ColumnElement, Select, func, select, tuple_
 
 from tasktrail.errors import InvalidField
 from tasktrail.filters import Filter
@@ -31,6 +22,8 @@ from tasktrail.monitoring.rows import Row, row_of
 from tasktrail.monitoring.windows import Source
 from tasktrail.registry import Domain
 from tasktrail.tracker.reading import select_all
+
+INDEXED: Final = (sqlalchemy.Index, sqlalchemy.PrimaryKeyConstraint, sqlalchemy.UniqueConstraint)
 
 MOST_ROWS: Final = 200
 """Largest page."""
@@ -132,7 +125,7 @@ def _first_columns(model: Any) -> frozenset[str]:
     return frozenset(
         str(next(iter(one.columns)).name)
         for one in (*table.indexes, *table.constraints)
-        if isinstance(one, Index | PrimaryKeyConstraint | UniqueConstraint) and len(one.columns)
+        if isinstance(one, INDEXED) and len(one.columns)
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final, cast
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeHistogramMetricFamily, GaugeMetricFamily
@@ -184,15 +184,15 @@ def _dispatch_lag(db: Source, domain: Domain) -> float:
         .subquery()
     )
     oldest = select(func.now() - func.min(newest.c.next_attempt_at)).where(newest.c.dispatched_at.is_(None))
-    found: Any = db.execute(oldest).scalar_one()  # the difference of two times is none to SQLAlchemy
-    return float(found.total_seconds()) if found else 0.0
+    found = cast("timedelta | None", db.execute(oldest).scalar_one())
+    return found.total_seconds() if found else 0.0
 
 
 def _rollup_lag(db: Source, domain: Domain) -> float | None:
     state = library(domain.schema).rollup_state
     age = select(func.now() - state.c.rolled_to).where(state.c.domain == domain.name)
-    found: Any = db.execute(age).scalar()
-    return None if found is None else float(found.total_seconds())
+    found = cast("timedelta | None", db.execute(age).scalar())
+    return None if found is None else found.total_seconds()
 
 
 def _of_histories(histories: Iterable[History]) -> Iterator[Metric]:

@@ -101,7 +101,7 @@ def create_app(trail: Trail, *, is_open: bool = False, plan: MigrationPlan | Non
         logger.warning("reading takes no token: everybody on this machine sees every job")
     app.add_middleware(Armour)
     problems.install(app)
-    for router in (api.health.router, login.router, api.router, *ROUTERS):
+    for router in (api.health.router, api.metrics.router, login.router, api.router, *ROUTERS):
         app.include_router(router)
     app.mount("/static", Files(directory=STATIC), name="static")
 

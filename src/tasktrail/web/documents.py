@@ -93,6 +93,8 @@ class JobDocument(BaseModel):
 class CountDocument(BaseModel):
     """A number of rows; ``is_more`` when counting ended there."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     count: int
     is_more: bool
 

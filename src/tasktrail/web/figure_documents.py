@@ -8,8 +8,8 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict
 
 from tasktrail.doctor import Severity
-from tasktrail.monitoring.queries import LateRows, Period
-from tasktrail.web.figures import DomainFigures
+from tasktrail.monitoring.queries import Overview, Period
+from tasktrail.web.documents import CountDocument
 
 
 class Figure(BaseModel):
@@ -37,20 +37,6 @@ class OldestPendingDocument(Figure):
     id: int
     due_at: datetime
     seconds: float
-
-
-class LateDocument(BaseModel):
-    """Rows that should have moved on; ``ids`` names the latest of them."""
-
-    count: int
-    is_more: bool
-    ids: list[int]
-
-    @classmethod
-    def of(cls, late: LateRows) -> Self:
-        """Make the document of late rows."""
-        ids = [row.id for row in late.rows]
-        return cls(count=late.count.count, is_more=late.count.is_more, ids=ids)
 
 
 class BarDocument(Figure):
@@ -105,20 +91,20 @@ class FiguresDocument(BaseModel):
     domain: str
     counts: StateCountsDocument
     oldest_pending: OldestPendingDocument | None
-    stuck: LateDocument
-    overdue: LateDocument
+    stuck: CountDocument
+    overdue: CountDocument
     history: HistoryDocument
 
     @classmethod
-    def of(cls, found: DomainFigures) -> Self:
+    def of(cls, found: Overview) -> Self:
         """Make the document of a domain's figures."""
         oldest = None if found.oldest is None else OldestPendingDocument.model_validate(found.oldest)
         return cls(
             domain=found.domain,
             counts=StateCountsDocument.model_validate(found.counts),
             oldest_pending=oldest,
-            stuck=LateDocument.of(found.stuck),
-            overdue=LateDocument.of(found.overdue),
+            stuck=CountDocument.model_validate(found.stuck),
+            overdue=CountDocument.model_validate(found.overdue),
             history=HistoryDocument.model_validate(found.history),
         )
 

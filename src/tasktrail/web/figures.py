@@ -15,11 +15,7 @@ from tasktrail.monitoring import queries
 from tasktrail.monitoring.queries import (
     FailureGroup,
     FailureGroups,
-    History,
-    LateRows,
-    OldestPending,
     Source,
-    StateCounts,
     Window,
     fingerprint,
 )
@@ -28,27 +24,6 @@ from tasktrail.settings import Settings
 
 OVERDUE: Final = 2
 """So many times ``redispatch_after`` a due row may wait before it counts as overdue."""
-
-
-@dataclass(frozen=True, slots=True)
-class DomainFigures:
-    """How a domain does.
-
-    Attributes:
-        domain: the domain's name.
-        counts: its rows by state.
-        oldest: the row that is due for longest.
-        stuck: PROCESSING rows whose lease ran out.
-        overdue: PENDING rows that nobody takes.
-        history: what happened in the window.
-    """
-
-    domain: str
-    counts: StateCounts
-    oldest: OldestPending | None
-    stuck: LateRows
-    overdue: LateRows
-    history: History
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +38,7 @@ class Overview:
 
     now: datetime
     window: Window
-    domains: tuple[DomainFigures, ...]
+    domains: tuple[queries.Overview, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +83,10 @@ def overview(db: Source, domains: Iterable[Domain], period: str, settings: Setti
     """
     now = queries.server_time(db)
     window = Window.of(period, now)
-    return Overview(now, window, tuple(_figures(db, domain, window, settings) for domain in domains))
+    bound = OVERDUE * settings.redispatch_after
+    return Overview(
+        now, window, tuple(queries.overview(db, domains, window, lease=settings.lease, bound=bound))
+    )
 
 
 def failures(db: Source, domains: Iterable[Domain], period: str) -> Failures:
@@ -133,14 +111,3 @@ def _masked(db: Source, domain: Domain, found: FailureGroups) -> FailureGroups:
         for group in found.groups
     ]
     return replace(found, groups=tuple(groups))
-
-
-def _figures(db: Source, domain: Domain, window: Window, settings: Settings) -> DomainFigures:
-    return DomainFigures(
-        domain=domain.name,
-        counts=queries.counts(db, domain),
-        oldest=queries.oldest_pending(db, domain),
-        stuck=queries.stuck(db, domain, lease=settings.lease),
-        overdue=queries.overdue(db, domain, bound=OVERDUE * settings.redispatch_after),
-        history=queries.history(db, domain, window),
-    )

@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse
 
 from tasktrail.monitoring import queries
 from tasktrail.monitoring.queries import Source
-from tasktrail.web.holders import Holder, trail_of
+from tasktrail.web.holders import LIVE_HEADER, Holder, trail_of
 from tasktrail.web.reads import Reads
 from tasktrail.web.rendering import render
 
@@ -47,6 +47,6 @@ def read(request: Request, key: Hashable, look: Callable[[Source], T]) -> T:
         with trail.engines.errors(), queries.reading(trail.engines.sync) as db:
             return look(db)
 
-    if "x-live" in request.headers:
+    if LIVE_HEADER in request.headers:
         return cast("Reads", request.app.state.reads).shared(key, fresh)
     return fresh()

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Final, cast
+from typing import Annotated, Final, TypeAlias, cast
 
 from fastapi import Depends, HTTPException, Request
 from fastapi.security import HTTPBearer
 
 from tasktrail.access import sessions, tokens
-from tasktrail.access.tokens import Role
+from tasktrail.access.tokens import Role, Token
 from tasktrail.celery import Trail
+from tasktrail.tracker import Database
 from tasktrail.web.problems import NotLoggedIn
+from tasktrail.web.reads import Reads
 
 COOKIE: Final = "tasktrail_session"
 FORM_FIELD: Final = "csrf_token"
 FORM_HEADER: Final = "X-CSRF-Token"
+LIVE_HEADER: Final = "x-live"
+"""A page that follows what changes sends it when it fetches itself."""
+
 SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+Look: TypeAlias = Callable[[Database, str | None, str], Token | None]
+"""Finds whose secret it is."""
 
 _bearer = HTTPBearer(auto_error=False, description="A token of `tasktrail tokens create`.")
 
@@ -71,19 +80,17 @@ def viewer(
         NotLoggedIn: they show nothing that opens this.
         HTTPException: a session's request to write does not come from a form of its own.
     """
-    trail = trail_of(request)
     request.app.state.conductor.ensure()
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     cookie = request.cookies.get(COOKIE)
     if secret:
-        with trail.engines.pooled() as db:
-            token = tokens.holder(db, trail.schema, secret.strip()) if scheme.lower() == "bearer" else None
+        look = tokens.holder if scheme.lower() == "bearer" else None
+        token = look and _token(request, look, secret.strip())
         if token is None:
             raise NotLoggedIn
         return Holder(token.name, token.role)
     if cookie:
-        with trail.engines.pooled() as db:
-            token = sessions.holder(db, trail.schema, cookie)
+        token = _token(request, sessions.holder, cookie)
         if token is not None:
             if request.method not in SAFE:
                 require_own_form(request, cookie, shown)
@@ -91,6 +98,20 @@ def viewer(
     if request.app.state.is_open and is_local(request):
         return Holder("anybody on this machine", Role.VIEWER)
     raise NotLoggedIn
+
+
+def _token(request: Request, look: Look, secret: str) -> Token | None:
+    """Look a secret up; pages that follow what changes, and only read, share what was found for a second."""
+    trail = trail_of(request)
+
+    def fresh() -> Token | None:
+        with trail.engines.pooled() as db:
+            return look(db, trail.schema, secret)
+
+    if request.method in SAFE and LIVE_HEADER in request.headers:
+        reads = cast("Reads", request.app.state.reads)
+        return reads.shared((look, tokens.hashed(secret)), fresh)
+    return fresh()
 
 
 def operator(holder: Annotated[Holder, Depends(viewer)]) -> Holder:

@@ -4,7 +4,7 @@ from typing import Final
 
 from fastapi import APIRouter, Depends
 
-from tasktrail.web.api import figures, health, jobs, migration, operations
+from tasktrail.web.api import figures, health, jobs, metrics, migration, operations
 from tasktrail.web.choosing import known_parameters
 from tasktrail.web.holders import viewer
 
@@ -12,4 +12,4 @@ router: Final = APIRouter(prefix="/api", dependencies=[Depends(viewer), Depends(
 for part in (jobs, operations, figures, migration):
     router.include_router(part.router)
 
-__all__ = ["health", "router"]
+__all__ = ["health", "metrics", "router"]

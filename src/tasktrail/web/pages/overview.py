@@ -9,11 +9,10 @@ from typing import Final
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import Response
 
-from tasktrail.monitoring.queries import History, Period
+from tasktrail.monitoring.queries import History, Overview, Period
 from tasktrail.web import charts, figures
 from tasktrail.web.charts import Column
 from tasktrail.web.choosing import known_parameters
-from tasktrail.web.figures import DomainFigures
 from tasktrail.web.frame import page, read
 from tasktrail.web.holders import TheTrail, Viewer
 
@@ -34,7 +33,7 @@ class Card:
         marks: times below the chart.
     """
 
-    figures: DomainFigures
+    figures: Overview
     columns: tuple[Column, ...]
     top: int
     marks: tuple[str, ...]
@@ -59,8 +58,8 @@ def show(request: Request, trail: TheTrail, holder: Viewer, period: Period = Per
         "due": sum(one.counts.due for one in found.domains),
         "completed": sum(one.history.completed for one in found.domains),
         "failed": sum(one.history.failed for one in found.domains),
-        "stuck": sum(one.stuck.count.count for one in found.domains),
-        "overdue": sum(one.overdue.count.count for one in found.domains),
+        "stuck": sum(one.stuck.count for one in found.domains),
+        "overdue": sum(one.overdue.count for one in found.domains),
     }
     return page(
         request,
@@ -75,7 +74,7 @@ def show(request: Request, trail: TheTrail, holder: Viewer, period: Period = Per
     )
 
 
-def card(found: DomainFigures) -> Card:
+def card(found: Overview) -> Card:
     """Return a domain as the overview shows it."""
     columns = columns_of(found.history)
     return Card(found, columns, charts.ceiling([column.total for column in columns]), marks_of(found.history))
