@@ -11,6 +11,7 @@ import sys
 import threading
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 import psycopg
@@ -67,11 +68,13 @@ def owners():
 
 
 @pytest.fixture
-def home(tmp_path):
-    home = tmp_path / ".tasktrail"
-    yield home
-    EmbeddedPostgres(home / "postgres").stop("immediate")
-    EmbeddedRedis(home / "redis").stop("immediate")
+def home():
+    # Not below pytest's folder, whose name may be too long for a socket: then the socket would be elsewhere.
+    with TemporaryDirectory(prefix="embedded-") as folder:
+        home = Path(folder) / ".tasktrail"
+        yield home
+        EmbeddedPostgres(home / "postgres").stop("immediate")
+        EmbeddedRedis(home / "redis").stop("immediate")
 
 
 @pytest.fixture(scope="module")
