@@ -35,7 +35,7 @@ RULES: Final = (
     (r"(?<![A-Za-z0-9_])(?=[a-fA-F]*[0-9])[0-9a-fA-F]{8,}(?![A-Za-z0-9_])", "<id>"),
     (r"[0-9]+([.,][0-9]+)*", "<n>"),
     (r"(?<![A-Za-z0-9_)])[-+]<n>", "<n>"),
-    ("[ \t\n\r\f\v]+", " "),
+    ("[ \x08-\x0e]+", " "),  # tabs and carriage returns by their neighbours: a file of SQL may not keep them
 )
 """Patterns and what takes the place of what they match, in this order."""
 

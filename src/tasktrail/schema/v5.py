@@ -41,7 +41,7 @@ FOLDED: Final = (
     ("'(?<![A-Za-z0-9_])(?=[a-fA-F]*[0-9])[0-9a-fA-F]{8,}(?![A-Za-z0-9_])'", "'<id>'"),
     ("'[0-9]+([.,][0-9]+)*'", "'<n>'"),
     ("'(?<![A-Za-z0-9_)])[-+]<n>'", "'<n>'"),
-    ("'[ \t\n\r\f\v]+'", "' '"),
+    ("'[ \x08-\x0e]+'", "' '"),
 )
 """What a fingerprint folds and into what, as SQL: quoted text, ids, times, numbers, white space."""
 
