@@ -232,7 +232,7 @@ def stuck_rows(trail: Trail, db: Connection) -> Iterator[Finding]:
             continue  # which is the finding of another check
         table = table_of(domain.model)
         silent = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, 2 * settings.lease)
-        overdue = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, 2 * settings.redispatch_after)
+        overdue = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, settings.overdue_after)
         cases = (
             (
                 "PROCESSING with an expired lease",

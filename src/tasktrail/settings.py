@@ -94,6 +94,11 @@ class Settings(BaseSettings):
             )
         return self
 
+    @property
+    def overdue_after(self) -> float:
+        """How long a row may be due before every page, command and metric calls it overdue, in seconds."""
+        return 2 * self.redispatch_after
+
     @classmethod
     def load(cls, **overrides: object) -> Self:
         """Read the environment.

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, text
 
 from tasktrail import RetryPolicy, Settings, Status, bookkeeping, counters
 from tasktrail.monitoring import queries
-from tasktrail.monitoring.metrics import Metrics, metrics_text
+from tasktrail.monitoring.metrics import Metrics
 from tests.promtool import promtool
 from tests.rows import add_job, add_job_in
 from tests.support import SCHEMA
@@ -48,7 +48,7 @@ def busy(engine: Engine) -> Engine:
 
 
 def read(engine: Engine) -> bytes:
-    return metrics_text(engine, DOMAINS, SETTINGS, schema=SCHEMA)
+    return Metrics(engine, DOMAINS, SETTINGS, schema=SCHEMA).text()
 
 
 def samples(exposed: bytes) -> dict[str, dict[tuple[str, ...], float]]:

@@ -23,9 +23,6 @@ from tasktrail.monitoring.queries import Details, FailureGroup, History, Period,
 from tasktrail.registry import Domain
 from tasktrail.states import Status
 
-OVERDUE: Final = 2
-"""So many times ``redispatch_after`` a due row may wait before it counts as overdue."""
-
 SHORT: Final = 80
 """Characters of an error or of fields that a table shows; ``--json`` and ``show`` have all of them."""
 
@@ -58,7 +55,7 @@ def status(context: typer.Context, domains: Names = None, as_json: AsJson = Fals
             oldest = queries.oldest_pending(look.db, domain)
             late = {
                 "stuck": queries.stuck(look.db, domain, lease=settings.lease),
-                "overdue": queries.overdue(look.db, domain, bound=OVERDUE * settings.redispatch_after),
+                "overdue": queries.overdue(look.db, domain, bound=settings.overdue_after),
             }
             found.append((counts, oldest, late))
     if as_json:

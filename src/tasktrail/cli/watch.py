@@ -18,7 +18,7 @@ from rich.text import Text
 from tasktrail.celery import Trail
 from tasktrail.cli.application import trail_of
 from tasktrail.cli.durations import spoken
-from tasktrail.cli.look import OVERDUE, Names
+from tasktrail.cli.look import Names
 from tasktrail.errors import DatabaseUnavailable, ReadTimeout
 from tasktrail.monitoring import queries
 from tasktrail.monitoring.queries import Overview, Period, Window
@@ -91,9 +91,7 @@ def _screen(trail: Trail, domains: list[Domain]) -> RenderableType:
     with queries.reading(trail.engines.sync) as db:
         now = queries.server_time(db)
         window = Window.of(Period.HOUR, now)
-        found = queries.overview(
-            db, domains, window, lease=settings.lease, bound=OVERDUE * settings.redispatch_after
-        )
+        found = queries.overview(db, domains, window, lease=settings.lease, bound=settings.overdue_after)
         workers = [one for one in queries.workers(db, domains) if one.processing]
     table = Table("domain")
     names = [*(state.value.lower() for state in Status), "oldest due", "stuck", "overdue"]

@@ -35,9 +35,6 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 BUCKETS: Final = tuple(upper_bound(number) for number in range(8, 97, 8))
 """Upper bounds of the buckets of durations, in seconds: 0.004 s, and four times as much each, up to 4.7 h."""
 
-OVERDUE: Final = 2
-"""So many times ``redispatch_after`` a due row may wait before it counts as overdue."""
-
 SEEN_LATELY: Final = timedelta(minutes=5)
 """How lately a worker must have been seen in the rows to count."""
 
@@ -105,7 +102,7 @@ class Metrics(Collector):
         dispatch = _gauge("dispatch_lag_seconds", "For how long a due row waits for its message.", "domain")
         rollup = _gauge("rollup_lag_seconds", "Age of the newest figures of history.", "domain")
         window = Window.of(Period.HOUR, queries.server_time(db))
-        bound = OVERDUE * self._settings.redispatch_after
+        bound = self._settings.overdue_after
         found = queries.overview(db, self._domains, window, lease=self._settings.lease, bound=bound)
         for domain, one in zip(self._domains, found, strict=True):
             for state, rows in one.counts.by_state.items():
@@ -151,23 +148,6 @@ class Metrics(Collector):
         for labels, number in sorted(self._ledger.items()):
             rows.add_metric(labels, number)
         yield from (complete, rows)
-
-
-def metrics_text(
-    engine: Engine, domains: Iterable[Domain], settings: Settings, *, schema: str | None
-) -> bytes:
-    """Return the metrics in Prometheus' text format; who is asked again and again keeps a ``Metrics``.
-
-    Args:
-        engine: the database.
-        domains: the registered domains.
-        settings: lease and redispatch time.
-        schema: where the library's own tables are.
-
-    Raises:
-        ReadTimeout: a statement took too long.
-    """
-    return Metrics(engine, domains, settings, schema=schema).text()
 
 
 def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
 
 from sqlalchemy import select
 
@@ -21,9 +20,6 @@ from tasktrail.monitoring.queries import (
 )
 from tasktrail.registry import Domain
 from tasktrail.settings import Settings
-
-OVERDUE: Final = 2
-"""So many times ``redispatch_after`` a due row may wait before it counts as overdue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +79,7 @@ def overview(db: Source, domains: Iterable[Domain], period: str, settings: Setti
     """
     now = queries.server_time(db)
     window = Window.of(period, now)
-    bound = OVERDUE * settings.redispatch_after
+    bound = settings.overdue_after
     return Overview(
         now, window, tuple(queries.overview(db, domains, window, lease=settings.lease, bound=bound))
     )
