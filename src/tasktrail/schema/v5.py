@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
+from sqlalchemy.schema import SchemaItem
 
+from tasktrail.schema import v1
 from tasktrail.schema.v1 import VERSION_TABLE
 
 if TYPE_CHECKING:
@@ -95,6 +98,28 @@ def downgrade(op: Operations | ModuleType, *, schema: str | None = None) -> None
         op.drop_table(name, schema=schema)
     version = sa.table(VERSION_TABLE, sa.column("version", sa.Integer), schema=schema)
     op.execute(sa.delete(version).where(version.c.version == VERSION))
+
+
+def create_tracking_table(
+    op: Operations | ModuleType,
+    name: str,
+    *,
+    domain: str,
+    items: Sequence[SchemaItem],
+    schema: str | None = None,
+) -> None:
+    """Create a tracking table with all that this version gives one; a table that is there gets it in parts.
+
+    Args:
+        op: ``alembic.op``.
+        name: the table's name.
+        domain: the domain's name, part of the names of constraints and indexes.
+        items: the domain's columns and constraints.
+        schema: PostgreSQL schema of the table.
+    """
+    v1.create_tracking_table(op, name, domain=domain, items=items, schema=schema)
+    add_failure_group(op, name, schema=schema)
+    create_indexes(op, name, domain=domain, schema=schema, concurrently=False)
 
 
 def add_failure_group(op: Operations | ModuleType, table: str, *, schema: str | None = None) -> None:
