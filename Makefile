@@ -56,10 +56,9 @@ docs: setup ## Build the documentation into site/; a warning is an error
 	$(BIN)/sphinx-build --builder html --fail-on-warning --keep-going --quiet docs site
 
 .PHONY: bench
-bench: setup ## Measure the figures, each beside its peer
-	$(BIN)/python -m bench.transitions
-	$(BIN)/python -m bench.tracked_vs_bare
-	$(BIN)/python -m bench.producer_memory --rows 200000
+bench: setup ## Measure everything beside its peers, in below twenty minutes, and write it down; ARGS="--quick" for a look
+	@$(UV) sync --quiet --locked --inexact --all-extras --all-packages --group bench
+	$(BIN)/python -m bench $(ARGS)
 
 .PHONY: clean
 clean: ## Stop the embedded servers of this folder and delete everything that can be made again

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import psycopg
@@ -23,6 +24,8 @@ from rich.console import Console
 from sqlalchemy import create_engine
 
 from bench.migration_peers import insert_loop, raw_checksum, raw_copy, reladiff_seconds, service_loop
+from bench.report import Figure, Report
+from bench.stand import environment
 from portfolio.database import upgrade
 from portfolio.legacy.plan import PLAN
 from portfolio.models import TRACKING_SCHEMA
@@ -38,6 +41,12 @@ from tasktrail.migration.witness import verify_twins
 from tasktrail.migration.workspace import Workspace
 from tasktrail.settings import sqlalchemy_url
 
+TITLE = "Migrating {rows:,} legacy rows"
+HOW = (
+    "The portfolio's three legacy tables; each figure is of one run. The raw INSERT is the same transform "
+    "without ledger, raw rows or triggers; the loop is the plan's, row by row through the async service, or "
+    "one INSERT and commit for each row. Above 1 for a rate, or below 1 for a time, is better."
+)
 ROWS = """
 INSERT INTO etfs (id, symbol) SELECT 'ETF' || n, 'E' || n FROM generate_series(1, 200) n;
 INSERT INTO task_status (task_type, status, resource_id, error, task_metadata, created_at, updated_at)
@@ -126,18 +135,17 @@ def memory_for(rows: int) -> float:
         return copy_in_child(url)[1]
 
 
-def measure(url: str, rows: int) -> float:
-    """Print the figures; return the most memory that the copy took, in MB."""
+def measure(url: str, rows: int) -> tuple[Report, float]:
+    """Return the figures, and the most memory that the copy took, in MB."""
+    report = Report(TITLE.format(rows=rows), HOW, environment(url))
     workspace = workspace_of(url)
     with workspace.session("bench") as db:
         stagings = workspace.stagings(db)
         runner = Runner(workspace, db)
-        console.print(f"{rows} rows, PostgreSQL {db.connection.info.server_version // 10_000}, durable")
         dry = timed(lambda: (runner.plan(), runner.expand()))
-        say("dry run and expand", dry)
+        report.add(Figure("dry run and expand", dry, "s"))
         empty_targets(db, stagings)
-        raw = timed(lambda: raw_copy(db, stagings))
-        say("raw INSERT ... SELECT", raw, f"{rows / raw:.0f} rows/s")
+        raw = rows / timed(lambda: raw_copy(db, stagings))
         loops = {}
         for what, loop in (("async service", service_loop), ("one INSERT", insert_loop)):
             empty_targets(db, stagings)
@@ -145,33 +153,58 @@ def measure(url: str, rows: int) -> float:
         empty_targets(db, stagings)
         runner.sync()
         took, memory = copy_in_child(url)
-        say("backfill with ledger", took, f"{raw / took:.2f} of raw, {rows / took:.0f} rows/s")
-        for what, rate in loops.items():
-            note = f"backfill is {rows / took / rate:.1f} times as fast, raw {rows / raw / rate:.1f} times"
-            console.print(f"loop, {what:<15} {rate:8.0f} rows/s   {note}")
+        rate = rows / took
+        report.add(beside("backfill with ledger", rate, "rows/s", "raw INSERT ... SELECT", raw, at_least=0.4))
+        for what, slow in loops.items():
+            wanted = 100 if what == "async service" else None
+            report.add(beside("backfill", rate, "rows/s", f"loop, {what}", slow, at_least=wanted))
+            report.add(beside("raw INSERT ... SELECT", raw, "rows/s", f"loop, {what}", slow))
         checksum = timed(lambda: raw_checksum(db, stagings))
-        say("raw checksums", checksum)
         for way in (verify_account, verify_checksums, verify_twins):
             seconds = verified(db, workspace, stagings, way)
-            say(
-                f"verify: {way.__name__.removeprefix('verify_')}", seconds, f"{seconds / checksum:.2f} of raw"
-            )
-        beside_reladiff(
-            url, db, workspace, next(one for one in stagings if one.transform.table.routes[0].keeps_ids)
-        )
-    return memory
+            name = way.__name__.removeprefix("verify_")
+            wanted = 3 if way is verify_checksums else None
+            report.add(beside(f"verify: {name}", seconds, "s", "raw checksums", checksum, at_most=wanted))
+        kept = next(one for one in stagings if one.transform.table.routes[0].keeps_ids)
+        report.add(*beside_reladiff(url, db, workspace, kept))
+    return report, memory
 
 
-def beside_reladiff(url: str, db: Session, workspace: Workspace, staging: Staging) -> None:
+def beside(
+    what: str,
+    value: float,
+    unit: str,
+    peer: str,
+    peer_value: float,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> Figure:
+    """Return a figure beside its peer's, with a bound for the ratio."""
+    ratio = value / peer_value
+    if at_least is not None:
+        return Figure(what, value, unit, peer, peer_value, ratio, f"at least {at_least:g}", ratio >= at_least)
+    if at_most is not None:
+        return Figure(what, value, unit, peer, peer_value, ratio, f"at most {at_most:g}", ratio <= at_most)
+    return Figure(what, value, unit, peer, peer_value, ratio)
+
+
+def beside_reladiff(url: str, db: Session, workspace: Workspace, staging: Staging) -> Iterator[Figure]:
     try:
         theirs = reladiff_seconds(url, db, staging, staging.transform.table.routes[0])
     except ImportError:
         console.print("reladiff is not installed; `uv sync --inexact --group bench` does that")
         return
     ours = verified(db, workspace, [staging], verify_checksums)
-    say("etf_updates, checksums", ours)
     for algorithm, seconds in theirs.items():
-        say(f"reladiff, {algorithm}", seconds, f"ours is {seconds / ours:.1f} times as fast")
+        yield beside(
+            "etf_updates, checksums",
+            ours,
+            "s",
+            f"reladiff {version('reladiff')}, {algorithm}",
+            seconds,
+            at_most=1,
+        )
 
 
 Way = Callable[[Session, Workspace, list[Staging]], Verdict]
@@ -188,16 +221,17 @@ def verified(db: Session, workspace: Workspace, stagings: list[Staging], way: Wa
     return seconds
 
 
-def say(what: str, seconds: float, note: str = "") -> None:
-    console.print(f"{what:<24}{seconds:8.1f} s   {note}")
-
-
-def figures(rows: int, sizes: Sequence[int]) -> None:
+def figures(rows: int, sizes: Sequence[int]) -> Report:
     with database(rows) as url:
-        memory = {rows: measure(url, rows)}
-    memory |= {size: memory_for(size) for size in sizes if size != rows}
-    for size, most in sorted(memory.items()):
-        console.print(f"memory of the copy      {most:8.1f} MB   for {size} rows")
+        report, most = measure(url, rows)
+    memory = {rows: most} | {size: memory_for(size) for size in sizes if size != rows}
+    least = min(memory)
+    for size, megabytes in sorted(memory.items()):
+        of_least = (f"{least:,} rows", memory[least], megabytes / memory[least])
+        report.add(
+            Figure(f"client memory, {size:,} rows", megabytes, "MB", *(of_least if size > least else ()))
+        )
+    return report
 
 
 if __name__ == "__main__":
@@ -206,9 +240,13 @@ if __name__ == "__main__":
     parser.add_argument(
         "--memory", type=int, nargs="*", default=MEMORY_SIZES, help="further sizes, for memory"
     )
+    parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--copy", metavar="URL", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.copy:
         copy(arguments.copy)
     else:
-        figures(arguments.rows, arguments.memory)
+        found = figures(arguments.rows, arguments.memory)
+        console.print(found.table)
+        if arguments.json:
+            found.write(arguments.json)

@@ -11,19 +11,24 @@ import argparse
 import sys
 import threading
 import time
+from pathlib import Path
 
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from rich.table import Table
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from bench.report import Figure, Report
 from bench.stand import SCHEMA, TABLE, Stand, console, environment, stand
 from tasktrail.access import operations
 from tasktrail.access.operations import Action, Operation
 from tasktrail.schema import v6
 from tasktrail.web.conductor import Conductor
 
+HOW = (
+    "An operation starts failed rows again in batches. Halfway its process is cut off, and another one goes "
+    "on; it must count exactly, and each row be started once."
+)
 FAIL = (
     f"UPDATE {TABLE} SET status = 'FAILED', attempts = 3, max_attempts = 3, "
     "completed_at = now(), updated_at = now()"
@@ -90,7 +95,9 @@ def main() -> int:
     """Start many rows again, and say how fast and how exactly."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000, help="failed rows (100000)")
-    rows = parser.parse_args().rows
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    options = parser.parse_args()
+    rows = options.rows
     with stand() as running:
         with running.trail.engines.sync.begin() as db:
             v6.upgrade(Operations(MigrationContext.configure(db)), schema=SCHEMA)
@@ -108,17 +115,25 @@ def main() -> int:
                 f"SELECT status, max_attempts, count(*) FROM {TABLE} GROUP BY 1, 2"
             ).fetchall()
         setting = environment(running.database_url)
-    shown = Table(title=f"{rows:,} failed rows started again")
-    for heading in ("how", "seconds", "rows/s", "times the raw UPDATE"):
-        shown.add_column(heading, justify="right")
-    shown.add_row("one raw UPDATE, no message sent", f"{raw:.1f}", f"{rows / raw:,.0f}", "1.0")
-    shown.add_row(
-        "the operation, messages sent", f"{seconds:.1f}", f"{rows / seconds:,.0f}", f"{seconds / raw:.1f}"
+    report = Report("Bulk retry", HOW, setting)
+    is_exact = done.done == rows and len(states) == 1 and states[0][2] == rows
+    report.add(
+        Figure(
+            f"{rows:,} failed rows started again, messages sent",
+            seconds,
+            "s",
+            "one raw UPDATE, no message",
+            raw,
+            seconds / raw,
+        ),
+        Figure("rows counted", done.done, "rows", target=f"{rows:,}", met=is_exact),
     )
-    console.print(shown)
+    console.print(report.table)
     console.print(", ".join(f"{name} {value}" for name, value in setting.items()), highlight=False)
     console.print(f"cut off at {half.done:,}; done {done.done:,}, {done.state}; rows now: {states}")
-    return 0 if done.done == rows and len(states) == 1 and states[0][2] == rows else 1
+    if options.json:
+        report.write(options.json)
+    return 0 if is_exact else 1
 
 
 if __name__ == "__main__":

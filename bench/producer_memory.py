@@ -14,14 +14,17 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
 from redis import Redis
 from rich.table import Table
 
+from bench.report import Figure, Report
 from bench.stand import DAY, TABLE, console, environment, stand
 
+HOW = "`enqueue_many` is given a generator of {rows:,} rows; resident memory is read every 100,000 rows."
 EVERY = 100_000
 QUEUE = "celery"
 MEGABYTE = 1024 * 1024
@@ -115,6 +118,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000, help="rows to enqueue (1000000)")
     parser.add_argument("--limit", type=float, default=10.0, help="growth allowed, in MB (10)")
+    parser.add_argument("--json", type=Path, help="file for the figures")
     options = parser.parse_args()
     producer = Producer(options.rows)
     with stand() as running:
@@ -129,6 +133,14 @@ def main() -> int:
     console.print(", ".join(f"{name} {value}" for name, value in setting.items()), highlight=False)
     console.print(f"created {told.created:,}, dispatched {told.dispatched:,}, stored {stored:,}")
     console.print(f"growth after the first {EVERY:,} rows: {grown:.1f} MB; allowed: {options.limit:g} MB")
+    if options.json:
+        report = Report("Memory of a producer", HOW.format(rows=options.rows), setting)
+        target = f"at most {options.limit:g} MB"
+        report.add(
+            Figure("memory after the last row", producer.readings[-1].megabytes, "MB"),
+            Figure("growth since row 100,000", grown, "MB", target=target, met=grown <= options.limit),
+        )
+        report.write(options.json)
     return 0 if grown <= options.limit and stored == told.created == options.rows else 1
 
 

@@ -1,8 +1,9 @@
 """No-op jobs per second through two worker processes: bare Celery, a result backend, the plan's way, tracked.
 
 Every round runs each variant once, on a queue of its own filled beforehand, with the same worker settings
-(prefork 2, prefetch 8, acks_late) and a durable PostgreSQL. Quoted are medians over the rounds, and the ratio
-to bare Celery of the same round.
+(prefork 2, prefetch 8, acks_late) and a durable PostgreSQL; and, where they are installed, two queues that
+need no broker, procrastinate and PgQueuer, with two worker processes of eight jobs at a time. Quoted are
+medians over the rounds, and the ratio to bare Celery of the same round.
 
     python -m bench.tracked_vs_bare [--jobs N] [--rounds N] [--no-rabbitmq] [--json FILE]
 
@@ -12,14 +13,14 @@ RabbitMQ is measured where it is installed.
 from __future__ import annotations
 
 import argparse
-import json
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,16 +28,23 @@ from statistics import median, quantiles
 from typing import Any
 
 from celery import Celery
-from rich.table import Table
 from sqlalchemy import create_engine, text
 
 from bench.drain_app import SLOTS, Tally, make
+from bench.queue_peers import PEERS, Peer
+from bench.report import Figure, Report
 from bench.stand import DAY, Stand, console, environment, stand
 from tasktrail.settings import sqlalchemy_url
 from tests.rabbitmq import PROGRAM, RabbitMQ
 
 VARIANTS = ("bare", "result backend", "plan's way", "tracked")
+BROKERS = {"redis": "Redis", "amqp": "RabbitMQ"}
 DEADLINE = 300.0
+TITLE = "What tracking costs a job"
+HOW = (
+    "{jobs} no-op jobs through two worker processes, {rounds} rounds, each queue filled beforehand; the "
+    "ratio is the median of the rounds'. The plan's way is a row that the ORM reads and commits twice."
+)
 
 
 @dataclass(frozen=True)
@@ -105,22 +113,43 @@ def lane(place: Stand, variant: str, broker_url: str, folder: Path) -> Iterator[
 
 
 def drained_per_second(place: Stand, variant: str, broker_url: str, jobs: int, folder: Path) -> float:
-    """Return the jobs per second of one drained queue, from the first tenth to the last job."""
+    """Return the jobs per second of one drained queue."""
     with lane(place, variant, broker_url, folder) as found:
         found.fill(place, jobs)
         with found.worker() as worker:
-            begun, first = 0.0, jobs // 10
-            deadline = time.monotonic() + DEADLINE
-            while (done := found.tally.total()) < jobs:
-                now = time.monotonic()
-                if not begun and done >= first:
-                    begun, first = now, done
-                if now > deadline or worker.poll() is not None:
-                    raise SystemExit(
-                        f"{variant}: {done} of {jobs} jobs done\n{found.log.read_text()[-2000:]}"
-                    )
-                time.sleep(0.002)
-            return (jobs - first) / (time.monotonic() - begun)
+            return watched(found.tally, [worker], jobs, found.log)
+
+
+def drained_by_peer(place: Stand, peer: Peer, jobs: int, folder: Path) -> float:
+    """Return the jobs per second of a library that keeps its queue in PostgreSQL."""
+    asyncio.run(peer.fill(place.database_url, jobs))
+    _execute(place, "VACUUM ANALYZE")
+    path, log = folder / f"{peer.module}-{time.monotonic_ns()}", folder / f"{peer.module}.log"
+    path.write_bytes(bytes(SLOTS * 8))
+    command = [sys.executable, "-m", "bench.queue_peers", peer.name, place.database_url, str(path)]
+    with log.open("ab") as said:
+        workers = [subprocess.Popen(command, stdout=said, stderr=said) for _ in range(2)]
+    try:
+        return watched(Tally(str(path)), workers, jobs, log)
+    finally:
+        for worker in workers:
+            worker.send_signal(signal.SIGTERM)
+        for worker in workers:
+            worker.wait(60)
+
+
+def watched(tally: Tally, workers: Sequence[subprocess.Popen[bytes]], jobs: int, log: Path) -> float:
+    """Return the jobs per second of a queue, from the first tenth to the last job."""
+    begun, first = 0.0, jobs // 10
+    deadline = time.monotonic() + DEADLINE
+    while (done := tally.total()) < jobs:
+        now = time.monotonic()
+        if not begun and done >= first:
+            begun, first = now, done
+        if now > deadline or any(worker.poll() is not None for worker in workers):
+            raise SystemExit(f"{done} of {jobs} jobs done\n{log.read_text()[-2000:]}")
+        time.sleep(0.002)
+    return (jobs - first) / (time.monotonic() - begun)
 
 
 def one_at_a_time(place: Stand, variant: str, broker_url: str, jobs: int, folder: Path) -> list[float]:
@@ -152,58 +181,49 @@ def main() -> None:
     parser.add_argument("--no-low-load", action="store_true")
     options = parser.parse_args()
     variants = [name for name in VARIANTS if not options.variant or name in ("bare", *options.variant)]
+    peers = [peer for peer in PEERS if peer.is_installed and not options.variant]
     with tempfile.TemporaryDirectory() as temporary, stand() as place, ExitStack() as servers:
         folder = Path(temporary)
+        for peer in peers:
+            asyncio.run(peer.install(place.database_url))
+        versions = {peer.name: peer.version for peer in peers}
+        report = Report(TITLE, HOW.format(**vars(options)), {**environment(place.database_url), **versions})
         broker_urls = [place.broker_url]
         if PROGRAM.exists() and not options.no_rabbitmq:
             broker_urls.append(servers.enter_context(RabbitMQ(folder / "rabbitmq")).url)
-        figures: dict[str, Any] = {"environment": environment(place.database_url), "brokers": {}}
         for broker_url in broker_urls:
-            rates: dict[str, list[float]] = {variant: [] for variant in variants}
+            name = BROKERS[broker_url.partition(":")[0].partition("+")[0]]
+            rates: dict[str, list[float]] = {}
             for _ in range(options.rounds):
                 for variant in variants:
                     rate = drained_per_second(place, variant, broker_url, options.jobs, folder)
-                    rates[variant].append(rate)
-            name = broker_url.partition(":")[0].partition("+")[0]
-            figures["brokers"][name] = _show(name, rates, options.jobs)
+                    rates.setdefault(f"{variant}, {name}", []).append(rate)
+                for peer in peers if broker_url == place.broker_url else ():
+                    rate = drained_by_peer(place, peer, options.jobs, folder)
+                    rates.setdefault(f"{peer.name}, no broker", []).append(rate)
+            report.add(*_drained(rates, f"bare, {name}"))
         if not options.no_low_load:
-            figures["low load"] = _show_low_load(place, folder)
-    for key, value in figures["environment"].items():
+            report.add(*_low_load(place, folder))
+    console.print(report.table)
+    for key, value in report.settings.items():
         console.print(f"[dim]{key}: {value}[/]")
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2))
+        report.write(options.json)
 
 
-def _show(broker: str, rates: dict[str, list[float]], jobs: int) -> dict[str, Any]:
-    table = Table(title=f"{broker}: {jobs} no-op jobs, 2 processes, {len(rates['bare'])} rounds")
-    for heading in ("variant", "jobs/s (median)", "of bare (median)", "min … max of bare"):
-        table.add_column(heading, justify="left" if heading == "variant" else "right")
-    shown: dict[str, Any] = {}
+def _drained(rates: dict[str, list[float]], bare: str) -> Iterator[Figure]:
     for variant, measured in rates.items():
-        ratios = [rate / bare for rate, bare in zip(measured, rates["bare"], strict=True)]
-        shown[variant] = {"jobs_per_second": median(measured), "of_bare": median(ratios)}
-        table.add_row(
-            variant,
-            f"{median(measured):,.0f}",
-            f"{median(ratios):.2f}",
-            f"{min(ratios):.2f} … {max(ratios):.2f}",
-        )
-    console.print(table)
-    return shown
+        if variant == bare:
+            continue
+        ratio = median(rate / of_bare for rate, of_bare in zip(measured, rates[bare], strict=True))
+        yield Figure(f"jobs: {variant}", median(measured), "/s", bare, median(rates[bare]), ratio)
 
 
-def _show_low_load(place: Stand, folder: Path) -> dict[str, Any]:
-    table = Table(title="one job at a time on Redis, from sending to the end of the body, in ms")
-    for heading in ("variant", "median", "p95"):
-        table.add_column(heading)
-    shown: dict[str, Any] = {}
-    for variant in ("bare", "tracked"):
-        taken = one_at_a_time(place, variant, place.broker_url, 300, folder)
-        p95 = quantiles(taken, n=20)[-1]
-        shown[variant] = {"median_ms": median(taken), "p95_ms": p95}
-        table.add_row(variant, f"{median(taken):.2f}", f"{p95:.2f}")
-    console.print(table)
-    return shown
+def _low_load(place: Stand, folder: Path) -> Iterator[Figure]:
+    taken = {name: one_at_a_time(place, name, place.broker_url, 300, folder) for name in ("bare", "tracked")}
+    for what, of in (("median", median), ("p95", lambda times: quantiles(times, n=20)[-1])):
+        ours, bare = of(taken["tracked"]), of(taken["bare"])
+        yield Figure(f"one job at a time, {what}: tracked, Redis", ours, "ms", "bare", bare, ours / bare)
 
 
 def _execute(place: Stand, statement: str) -> None:

@@ -16,7 +16,7 @@ import json
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from statistics import median
@@ -26,8 +26,8 @@ from uuid import uuid4
 import psycopg
 from kombu import Connection, Producer
 from redis import Redis
-from rich.table import Table
 
+from bench.report import Figure, Report
 from bench.stand import DAY, TABLE, ReportTracking, Stand, console, environment, stand
 from tasktrail import tracker
 from tasktrail.tracker import Fence
@@ -38,6 +38,11 @@ BACKLOG = 20_000
 SECONDS = 10.0
 """After so many seconds an operation gets no further round, unless it has had fewer than ``MIN_ROUNDS``."""
 MIN_ROUNDS = 3
+TITLE = "What each step of a row costs"
+HOW = (
+    "Medians of up to {rounds} rounds of {rows} rows, of 3,000 for enqueue_many and 30 from the backlog; "
+    "interleaved, who goes first alternates. The raw side does the same guarded work by prepared statements."
+)
 WORKER = "bench@machine"
 QUEUE = "celery"
 
@@ -305,7 +310,7 @@ def _sides() -> dict[str, list[float]]:
 
 
 @dataclass(frozen=True)
-class Figure:
+class Measured:
     """One operation, each side round by round.
 
     Attributes:
@@ -327,9 +332,9 @@ class Figure:
         return sorted(ours / raw for ours, raw in pairs)
 
 
-def measured(operation: str, make: Callable[[int], Round], rows: int, rounds: int) -> Figure:
+def measured(operation: str, make: Callable[[int], Round], rows: int, rounds: int) -> Measured:
     """Run both sides in each round, the one that goes first alternating; the first round is a warm-up."""
-    figure = Figure(operation, rows)
+    figure = Measured(operation, rows)
     deadline = time.monotonic() + SECONDS
     for number in range(rounds + 1):
         if number > MIN_ROUNDS and time.monotonic() > deadline:
@@ -348,7 +353,7 @@ def measured(operation: str, make: Callable[[int], Round], rows: int, rounds: in
     return figure
 
 
-def figures(stand: Stand, rows: int, rounds: int) -> Iterator[Figure]:
+def figures(stand: Stand, rows: int, rounds: int) -> Iterator[Measured]:
     """Measure every operation; the queue is emptied after each, so that Redis stays small."""
     operations = Operations(stand)
     operations.backlog()
@@ -368,23 +373,16 @@ def figures(stand: Stand, rows: int, rounds: int) -> Iterator[Figure]:
         operations.redis.delete(QUEUE)
 
 
-def table(found: list[Figure]) -> Table:
-    """Lay the figures out."""
-    shown = Table(title="tasktrail and hand-written SQL: medians of interleaved rounds")
-    shown.add_column("operation")
-    for heading in ("rounds x rows", "tasktrail rows/s", "raw rows/s", "ratio", "from - to", "CPU µs a row"):
-        shown.add_column(heading, justify="right")
-    for figure in found:
-        shown.add_row(
-            figure.operation,
-            f"{len(figure.ratios)} x {figure.rows}",
-            f"{median(figure.rates['tasktrail']):,.0f}",
-            f"{median(figure.rates['raw']):,.0f}",
-            f"{median(figure.ratios):.2f}",
-            f"{figure.ratios[0]:.2f} - {figure.ratios[-1]:.2f}",
-            f"{median(figure.cpu['tasktrail']):,.0f} : {median(figure.cpu['raw']):,.0f}",
-        )
-    return shown
+def reported(found: Measured) -> Figure:
+    """Return it as a line of the report."""
+    return Figure(
+        found.operation,
+        median(found.rates["tasktrail"]),
+        "rows/s",
+        "raw SQL",
+        median(found.rates["raw"]),
+        median(found.ratios),
+    )
 
 
 def main() -> None:
@@ -395,18 +393,18 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for all figures")
     options = parser.parse_args()
     with stand() as running:
-        found = []
+        report = Report(TITLE, HOW.format(**vars(options)), environment(running.database_url))
         with console.status("measuring"):
-            found.extend(figures(running, options.rows, options.rounds))
-        setting = environment(running.database_url)
-    console.print(table(found))
-    console.print(", ".join(f"{name} {value}" for name, value in setting.items()), highlight=False)
+            found = list(figures(running, options.rows, options.rounds))
+    report.add(*map(reported, found))
+    console.print(report.table)
+    for one in found:
+        cpu = f"{median(one.cpu['tasktrail']):,.0f} : {median(one.cpu['raw']):,.0f} µs"
+        spread = f"{one.ratios[0]:.2f} - {one.ratios[-1]:.2f} in {len(one.ratios)} rounds of {one.rows}"
+        console.print(f"{one.operation}: ratio {spread}, CPU a row {cpu}", highlight=False)
+    console.print(", ".join(f"{name} {value}" for name, value in report.settings.items()), highlight=False)
     if options.json:
-        content = {
-            "environment": setting,
-            "figures": [{**asdict(figure), "ratio": median(figure.ratios)} for figure in found],
-        }
-        options.json.write_text(json.dumps(content, indent=2) + "\n")
+        report.write(options.json)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,127 @@
+"""Fifty open dashboards beside one: what they cost the database while rows change all the time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx
+from celery import Celery
+from sqlalchemy import Engine, text
+
+from bench.monitoring_rows import DOMAINS, SCHEMA
+from tasktrail import Settings, Trail
+from tasktrail.guards import table_of
+from tasktrail.web import create_app
+from tests.serving import served
+
+SECONDS: Final = 20.0
+LEAST: Final = 1.5
+"""Between two fetches of one page, in seconds, as its script has it."""
+CHANGES: Final = 20
+"""Rows that change in a second meanwhile."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What the database did.
+
+    Attributes:
+        transactions: how many it committed, without those that changed rows.
+        rows: how many it read.
+        fetches: how often pages fetched themselves.
+    """
+
+    transactions: int
+    rows: int
+    fetches: int
+
+
+def cost_of(engine: Engine, pages: int) -> Cost:
+    """Return what so many open overviews cost in ``SECONDS``, while rows change."""
+    with served(create_app(_trail(engine), is_open=True)) as url, _changes(engine) as changes:
+        before, changed = _counters(engine), changes[0]
+        fetches = asyncio.run(_look_on(url, pages))
+        time.sleep(1.5)  # sessions of the server report with a delay of a second
+        after = _counters(engine)
+        changed = changes[0] - changed
+    return Cost(after[0] - before[0] - changed, after[1] - before[1], fetches)
+
+
+def _trail(engine: Engine) -> Trail:
+    url = engine.url.render_as_string(hide_password=False).replace("+psycopg", "")
+    trail = Trail(Celery("bench", broker="memory://"), Settings.load(database_url=url), schema=SCHEMA)
+    for domain in DOMAINS:
+        trail.task(domain.service, name=f"bench.{domain.name}")(_nothing)
+    return trail
+
+
+def _nothing(_: Any) -> None:
+    """Do nothing."""
+
+
+def _counters(engine: Engine) -> tuple[int, int]:
+    """Return how many transactions were committed and rows read in this database so far."""
+    query = "SELECT xact_commit, tup_returned FROM pg_stat_database WHERE datname = current_database()"
+    with engine.connect() as db:
+        return tuple(db.execute(text(query)).one())  # type: ignore[return-value]
+
+
+@contextmanager
+def _changes(engine: Engine) -> Iterator[list[int]]:
+    """Complete rows and start them again all the time; yields how many transactions that took so far."""
+    table = table_of(DOMAINS[0].model).fullname
+    change = text(
+        f"UPDATE {table} SET updated_at = now(), status = CASE status WHEN 'PENDING' THEN 'CANCELLED' "
+        "ELSE 'PENDING' END, completed_at = CASE status WHEN 'PENDING' THEN now() END "
+        f"WHERE id = (SELECT max(id) FROM {table})"
+    )
+    done, over = [0], threading.Event()
+
+    def go_on() -> None:
+        while not over.wait(1 / CHANGES):
+            with engine.begin() as db:
+                db.execute(change)
+            done[0] += 1
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        yield done
+    finally:
+        over.set()
+        thread.join()
+
+
+async def _look_on(url: str, pages: int) -> int:
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=30) as client:
+        return sum(await asyncio.gather(*(_page(client) for _ in range(pages))))
+
+
+async def _page(client: httpx.AsyncClient) -> int:
+    """Do what the script of an open overview does; return how often it fetched."""
+    headers = {"Accept": "text/html", "X-Live": "1"}
+    fetched, last, fetched_at = 0, None, 0.0
+    ends_at = time.monotonic() + SECONDS
+    (await client.get("/", headers={"Accept": "text/html"})).raise_for_status()
+    async with client.stream("GET", "/stream") as stream:
+        async for line in stream.aiter_lines():
+            if time.monotonic() > ends_at:
+                break
+            if not line.startswith('data: {"at"'):
+                continue
+            seen = json.loads(line.removeprefix("data: "))
+            mark = [*seen["domains"].values(), seen["at"][:16]]
+            if last is not None and mark != last and time.monotonic() - fetched_at >= LEAST:
+                fetched_at = time.monotonic()
+                (await client.get("/", headers=headers)).raise_for_status()
+                fetched += 1
+            last = mark
+    return fetched
