@@ -11,9 +11,13 @@ import time
 from pathlib import Path
 
 from celery import Celery
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
 from sqlalchemy import insert
 
 from tasktrail import GiveUp, RetryIn, RetryPolicy, Run, Settings, TrackedTask, Trail, WaitFor
+from tasktrail.celery.tracing import UNTRACED, Tracer
+from tasktrail.otel import OpenTelemetryTracer
 from tests.support import (
     SCHEMA,
     AsyncJobTracking,
@@ -162,7 +166,18 @@ def build(settings: Settings, queue: str = QUEUE) -> Tasks:
         worker_hijack_root_logger=False,
         broker_transport_options={"visibility_timeout": VISIBILITY_TIMEOUT},
     )
-    return Tasks(Trail(celery, settings, schema=SCHEMA))
+    return Tasks(Trail(celery, settings, schema=SCHEMA, tracer=_tracer()))
+
+
+def _tracer() -> Tracer:
+    """Return one that appends its spans to the file that the environment names, a line for each."""
+    if "TEST_SPANS" not in os.environ:
+        return UNTRACED
+    provider = TracerProvider()
+    spans = Path(os.environ["TEST_SPANS"]).open("a", buffering=1)  # noqa: SIM115  # as long as the process
+    lines = ConsoleSpanExporter(out=spans, formatter=lambda span: span.to_json(indent=None) + "\n")
+    provider.add_span_processor(SimpleSpanProcessor(lines))
+    return OpenTelemetryTracer(provider)
 
 
 if "TASKTRAIL_DATABASE_URL" in os.environ:

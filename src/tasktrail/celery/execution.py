@@ -21,9 +21,11 @@ from tasktrail import tracker
 from tasktrail.celery.completions import Completions, is_awaited
 from tasktrail.celery.heartbeat import Heartbeats
 from tasktrail.celery.loop import ProcessLoop
+from tasktrail.celery.messages import Message
 from tasktrail.celery.persistence import Persistence
-from tasktrail.celery.publish import Message, Publisher
+from tasktrail.celery.publish import Publisher
 from tasktrail.celery.run import Run
+from tasktrail.celery.tracing import Tracer
 from tasktrail.engines import Engines
 from tasktrail.errors import (
     DatabaseUnavailable,
@@ -57,6 +59,7 @@ class WorkerParts:
         persistence: writes to rows while the database may be away.
         completions: the rows whose completion is under way.
         eta_horizon: longest delay, in seconds, that goes out as an ETA message.
+        tracer: is told of attempts.
     """
 
     registry: Registry
@@ -68,6 +71,7 @@ class WorkerParts:
     persistence: Persistence
     completions: Completions
     eta_horizon: float
+    tracer: Tracer
 
 
 def worker_name(hostname: str | None, pid: int) -> str:
@@ -115,12 +119,19 @@ class Execution:
             raise Reject("the worker was shut down", requeue=True)
         is_under_way = False
         try:
-            result, is_under_way = self._attempt(task, run)
+            with parts.tracer.attempt(run, str(task.request.id), self._headers(task)):
+                result, is_under_way = self._attempt(task, run)
         finally:
             if not is_under_way:
                 parts.heartbeats.remove(run)
             run.close()
         return result
+
+    def _headers(self, task: Task[Any, Any]) -> dict[str, Any]:
+        """Return the tracer's headers; in a worker Celery makes them attributes of the request."""
+        eager = task.request.headers or {}
+        found = {name: task.request.get(name, eager.get(name)) for name in self.parts.tracer.headers}
+        return {name: value for name, value in found.items() if value is not None}
 
     def _attempt(self, task: Task[Any, Any], run: Run[Any]) -> tuple[Any, bool]:
         """Run the body and end the row; return what the body returned, and what ``_complete`` does."""

@@ -18,7 +18,8 @@ from celery import Task
 from sqlalchemy.exc import SQLAlchemyError
 
 from tasktrail import tracker
-from tasktrail.celery.publish import Message, Publisher
+from tasktrail.celery.messages import Message
+from tasktrail.celery.publish import Publisher
 from tasktrail.engines import Engines
 from tasktrail.errors import DatabaseUnavailable, TimeLimit, TrackingError, WorkerLost
 from tasktrail.registry import Domain

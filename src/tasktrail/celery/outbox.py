@@ -9,7 +9,7 @@ from typing import TypeAlias
 from sqlalchemy import event
 from sqlalchemy.orm import Session, SessionTransaction
 
-from tasktrail.celery.publish import Message
+from tasktrail.celery.messages import Message
 
 Send: TypeAlias = Callable[[list[Message]], object]
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
-from celery import Celery, Task
+from celery import Celery
 from kombu import Connection, Producer
 from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]  # 5.7
 from kombu.utils.url import maybe_sanitize_url
 
 from tasktrail import tracker
+from tasktrail.celery.messages import Message
+from tasktrail.celery.tracing import UNTRACED, Tracer
 from tasktrail.engines import Engines
 from tasktrail.errors import BrokerUnavailable, ConfigurationError, DatabaseUnavailable
 from tasktrail.models import BaseTaskTracking
@@ -21,43 +22,13 @@ from tasktrail.models import BaseTaskTracking
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """What is to be sent for one row.
-
-    Attributes:
-        model: the row's model.
-        task: the Celery task that runs it.
-        tracking_id: the row.
-        celery_task_id: the id the message goes out under.
-        countdown: seconds until a worker may start it.
-        retries: how many times Celery has retried it.
-    """
-
-    model: type[BaseTaskTracking]
-    task: Task[Any, Any]
-    tracking_id: int
-    celery_task_id: str | None
-    countdown: float = 0.0
-    retries: int = 0
-
-    def options(self) -> dict[str, Any]:
-        """Return Celery's options for the message."""
-        options: dict[str, Any] = {
-            "task_id": self.celery_task_id,
-            "retries": self.retries,
-            "argsrepr": f"({self.tracking_id},)",  # what Celery would make of it, at a tenth of the price
-            "kwargsrepr": "{}",
-        }
-        return {**options, "countdown": self.countdown} if self.countdown > 0 else options
-
-
 class Publisher:
     """Sends messages and notes in their rows that they went out."""
 
-    def __init__(self, app: Celery, engines: Engines) -> None:
+    def __init__(self, app: Celery, engines: Engines, tracer: Tracer = UNTRACED) -> None:
         self._app = app
         self._engines = engines
+        self._tracer = tracer
         self._has_answered = False
 
     def require_broker(self) -> None:
@@ -107,10 +78,17 @@ class Publisher:
         if not messages:
             return True
         try:
-            with self._errors(), self._app.producer_or_acquire() as producer, batch(producer, len(messages)):
+            with (
+                self._errors(),
+                self._tracer.sending(messages) as headers,
+                self._app.producer_or_acquire() as producer,
+                batch(producer, len(messages)),
+            ):
                 declared: set[str] = set()
                 for message in messages:
                     options = message.options()
+                    if headers:
+                        options["headers"] = dict(headers)
                     if message.task.name in declared:
                         options["declare"] = []  # the first message declared the queue for those after it
                     declared.add(message.task.name)

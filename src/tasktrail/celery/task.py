@@ -22,8 +22,8 @@ from tasktrail import sweeps, tracker
 from tasktrail.celery.bulk import BATCH, Chosen, server_now
 from tasktrail.celery.enqueued import Enqueued, EnqueuedMany, Revived
 from tasktrail.celery.execution import WorkerParts
+from tasktrail.celery.messages import Message
 from tasktrail.celery.outbox import Send, send_after_commit
-from tasktrail.celery.publish import Message
 from tasktrail.errors import InvalidField, clean_text
 from tasktrail.filters import Filter
 from tasktrail.guards import table_of

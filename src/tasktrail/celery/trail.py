@@ -16,10 +16,12 @@ from tasktrail.celery.execution import Execution, WorkerParts
 from tasktrail.celery.heartbeat import Heartbeats
 from tasktrail.celery.loop import ProcessLoop
 from tasktrail.celery.losses import LossRecorder
+from tasktrail.celery.messages import Message
 from tasktrail.celery.persistence import Persistence
-from tasktrail.celery.publish import Message, Publisher
+from tasktrail.celery.publish import Publisher
 from tasktrail.celery.run import Run
 from tasktrail.celery.task import TrackedTask
+from tasktrail.celery.tracing import UNTRACED, Tracer
 from tasktrail.celery.worker import TrailStep
 from tasktrail.chores import Chore
 from tasktrail.engines import Engines
@@ -89,6 +91,7 @@ class Trail:
         legacy_tables: Sequence[str] = (),
         legacy_modules: Sequence[str] = (),
         checks: Sequence[ApplicationCheck] = (),
+        tracer: Tracer = UNTRACED,
     ) -> None:
         """Put the parts together; nothing is connected.
 
@@ -100,6 +103,7 @@ class Trail:
             legacy_modules: modules and packages that may name those tables, such as those of the migrations;
                 ``tasktrail doctor`` says where else they are named.
             checks: further checks for ``tasktrail doctor``; each yields a subject and what is wrong with it.
+            tracer: is told when messages are sent and attempts are made; see ``tasktrail.otel``.
 
         Raises:
             ConfigurationError: the settings name no database.
@@ -121,7 +125,7 @@ class Trail:
         self.engines = Engines(
             settings.database_url.get_secret_value(), connect_timeout=settings.connect_timeout
         )
-        self.publisher = Publisher(app, self.engines)
+        self.publisher = Publisher(app, self.engines, tracer)
         self.losses = LossRecorder(
             self.engines,
             self.publisher,
@@ -142,6 +146,7 @@ class Trail:
             persistence=persistence,
             completions=self.completions,
             eta_horizon=settings.eta_horizon,
+            tracer=tracer,
         )
         self._install()
 
