@@ -26,6 +26,7 @@ from tasktrail.migration.rollback import Rollback
 from tasktrail.migration.runner import Runner
 from tasktrail.migration.session import Session
 from tasktrail.migration.state import Phase
+from tasktrail.migration.steps import troubles
 from tasktrail.migration.workspace import Workspace
 from tests.migration.legacy import run_sql
 from tests.migration.parallel import PAIRED
@@ -473,6 +474,56 @@ class TestRollback:
         assert cut_over.journal.require(db, "test").phase is Phase.CUT_OVER
         Carrier(cut_over, db).carry()
         assert db.value("SELECT state FROM old_jobs WHERE id = 1") == "dropped"
+
+    def test_jobs_that_wait_are_held_before_the_locks_however_many_there_are(
+        self, cut_over: Workspace, db: Session, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tasktrail.migration.rollback.BATCH", 10)
+        db.run("INSERT INTO tracking.job_tracking (payload, celery_task_id, next_attempt_at) "
+               "SELECT 'made', 'c' || n, now() FROM generate_series(1, 35) n")  # fmt: skip
+        due = "SELECT count(*) FROM tracking.job_tracking WHERE payload = 'made' AND next_attempt_at <= now()"
+        left: list[int] = []
+        flip = Rollback._flip
+
+        def look_first(rollback: Rollback, *args: Any) -> None:
+            left.append(db.value(due))
+            flip(rollback, *args)
+
+        monkeypatch.setattr(Rollback, "_flip", look_first)
+        assert Rollback(cut_over, db).run()
+
+        assert left == [0]
+        assert db.value("SELECT count(*) FROM old_jobs WHERE payload = 'made' AND state = 'new'") == 35
+
+    def test_jobs_that_wait_are_due_again_when_the_locks_are_not_had(
+        self, cut_over: Workspace, db: Session, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(locks, "ATTEMPTS", 1)
+        db.run("INSERT INTO tracking.job_tracking (payload, next_attempt_at) VALUES ('made', now())")
+        with writing(cut_over) as writer:
+            writer.execute("UPDATE tracking.job_tracking SET status = 'CANCELLED' WHERE id = 1")
+            with pytest.raises(MigrationError, match="could not roll back"):
+                Rollback(cut_over, db).run()
+
+        assert db.value("SELECT next_attempt_at <= now() FROM tracking.job_tracking WHERE payload = 'made'")
+        assert troubles(db, cut_over) == []
+
+    def test_jobs_that_wait_when_it_is_killed_are_named_and_a_cutover_makes_them_due_again(
+        self, cut_over: Workspace, db: Session
+    ) -> None:
+        db.run("INSERT INTO tracking.job_tracking (payload, next_attempt_at) VALUES ('made', now())")
+        with cut_over.session("killed") as killed:
+            rollback = Rollback(cut_over, killed)
+            reconcilers, ways = rollback._carried()
+            for way in ways:
+                way.create(killed)
+            rollback._drain(reconcilers, ways)
+        (trouble,) = troubles(db, cut_over)
+        assert not Cutover(cut_over, db).run(ANY)
+
+        assert trouble.startswith("1 jobs wait that nobody will run: a rollback")
+        assert troubles(db, cut_over) == []
+        assert db.value("SELECT next_attempt_at <= now() FROM tracking.job_tracking WHERE payload = 'made'")
 
 
 @contextmanager

@@ -46,12 +46,21 @@ def own_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedP
     server.stop("immediate")
 
 
+def _has_new_database(url: str) -> bool:
+    """Make the database anew; a server that a test before has crashed may just be ending its connections."""
+    try:
+        with psycopg.connect(url, autocommit=True) as admin:
+            admin.execute("DROP DATABASE IF EXISTS fragile WITH (FORCE)")
+            admin.execute("CREATE DATABASE fragile")
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
 @pytest.fixture
 def fragile(own_postgres: EmbeddedPostgres) -> Iterator[Workspace]:
     """A migration in the phase ``syncing`` on that server."""
-    with psycopg.connect(own_postgres.start(), autocommit=True) as admin:
-        admin.execute("DROP DATABASE IF EXISTS fragile WITH (FORCE)")
-        admin.execute("CREATE DATABASE fragile")
+    until(lambda: _has_new_database(own_postgres.start()))
     url = sqlalchemy_url(own_postgres.url).set(database="fragile")
     engine = create_engine(url, poolclass=NullPool)
     create_tables(engine)

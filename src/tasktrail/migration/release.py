@@ -60,25 +60,47 @@ def release_staged(session: Session, workspace: Workspace, staging: Staging) -> 
     return released
 
 
-def _release(workspace: Workspace, staging: Staging, route: Route, limit: str, among: str = "") -> str:
-    """Return the statement.
+def count_unreleased(session: Session, workspace: Workspace, stagings: Sequence[Staging]) -> int:
+    """Return how many mirrored rows are unfinished; after a cutover nobody would run them.
+
+    Args:
+        session: a connection.
+        workspace: the plan and the database.
+        stagings: of the tables.
+    """
+    return sum(
+        session.value(f"SELECT count(*) {_unfinished(workspace, staging, route)}")
+        for staging in stagings
+        for route in staging.transform.table.routes
+    )
+
+
+def _unfinished(workspace: Workspace, staging: Staging, route: Route) -> str:
+    """Return the FROM clause of unfinished mirrored rows ``t``.
 
     Guarded by all that makes a row a mirror: written by the migration alone, unfinished, without a due time,
     and waiting for no prerequisite.
     """
+    return f"""
+        FROM {qualified(route.target)} t JOIN {staging.ledger} l ON {staging.is_known}
+            AND l.target_id = t.id AND l.route = {literal(route.name)} AND l.disposition = 'migrated'
+            AND l.target_key = {key_text("t", route.key)}
+        WHERE t.status IN ('PENDING', 'PROCESSING') AND t.next_attempt_at IS NULL
+            AND t.celery_task_id IS NULL AND t.worker IS NULL
+            AND NOT EXISTS (
+                SELECT FROM {workspace.own("tasktrail_prerequisites")} p
+                WHERE p.domain = {literal(route.domain)} AND p.tracking_id = t.id AND p.met_at IS NULL
+            )
+    """
+
+
+def _release(workspace: Workspace, staging: Staging, route: Route, limit: str, among: str = "") -> str:
+    """Return the statement that releases unfinished mirrored rows."""
     table = qualified(route.target)
     return f"""
         WITH unfinished AS (
             SELECT t.id, t.updated_at < %(moment)s::timestamptz - interval '{ABANDONED_AFTER}' AS is_abandoned
-            FROM {table} t JOIN {staging.ledger} l ON {staging.is_known} AND l.target_id = t.id
-                AND l.route = {literal(route.name)} AND l.disposition = 'migrated'
-                AND l.target_key = {key_text("t", route.key)} {among}
-            WHERE t.status IN ('PENDING', 'PROCESSING') AND t.next_attempt_at IS NULL
-                AND t.celery_task_id IS NULL AND t.worker IS NULL
-                AND NOT EXISTS (
-                    SELECT FROM {workspace.own("tasktrail_prerequisites")} p
-                    WHERE p.domain = {literal(route.domain)} AND p.tracking_id = t.id AND p.met_at IS NULL
-                )
+            {_unfinished(workspace, staging, route)} {among}
             ORDER BY t.id {limit} FOR UPDATE OF t
         )
         UPDATE {table} t SET

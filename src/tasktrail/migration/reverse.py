@@ -58,10 +58,8 @@ class WriteBack:
 
     def create(self, session: Session) -> None:
         """Make the working table on a connection, unless it has it."""
-        session.run(
-            f"CREATE TEMP TABLE IF NOT EXISTS {self._work.removeprefix('pg_temp.')} (_target_key text "
-            "PRIMARY KEY, _source_key text, _is_new boolean NOT NULL DEFAULT FALSE) ON COMMIT DELETE ROWS"
-        )
+        columns = "_target_key text PRIMARY KEY, _source_key text, _is_new boolean NOT NULL DEFAULT FALSE"
+        session.ensure_temporary(self._work, columns)
 
     def apply(self, session: Session) -> int:
         """Write back what is in the queue, until it is empty or only holds what came meanwhile.
@@ -116,7 +114,6 @@ class WriteBack:
             "AND c.source_key = b._target_key AND c.id <= %(newest)s",
             newest=newest,
         )
-        session.run(self._keep_deleted)
         session.run(self._delete)
         session.run(self._update)
         session.run(self._insert)
@@ -301,30 +298,30 @@ class WriteBack:
         return f"NOT EXISTS (SELECT FROM {qualified(self.route.target)} t WHERE {self._is_target})"
 
     @property
-    def _keep_deleted(self) -> str:
-        """Keep the legacy rows of a unit of work that was deleted on the new side, and leave tombstones."""
+    def _delete(self) -> str:
+        """Delete the legacy rows of a unit of work that was deleted on the new side; keep them as they were.
+
+        It is one statement, since no index finds ledger rows of which it says that they are deleted.
+        """
         transform = self.staging.transform
         raw, name = self.workspace.own("tasktrail_raw"), literal(transform.table.name)
+        values = transform.key_values("gone.source_key")
+        is_its_row = " AND ".join(
+            f"s.{quoted(column)} = {value}" for column, value in zip(transform.table.key, values, strict=True)
+        )
         return f"""
             WITH gone AS (
                 UPDATE {self.staging.ledger} l SET deleted_at = now() FROM {self._work} b
                 WHERE {self._members} AND {self._is_gone} RETURNING l.source_key, l.source_hash
+            ),
+            kept AS (
+                INSERT INTO {raw} AS w (table_name, source_key, source_hash, raw)
+                SELECT {name}, gone.source_key, gone.source_hash, row_to_json(s)::text
+                FROM gone JOIN {transform.source} s ON {is_its_row}
+                ON CONFLICT (table_name, source_key) DO UPDATE SET source_hash = excluded.source_hash,
+                    raw = excluded.raw, noted_at = now()
             )
-            INSERT INTO {raw} AS w (table_name, source_key, source_hash, raw)
-            SELECT {name}, gone.source_key, gone.source_hash, row_to_json(s)::text FROM gone
-            JOIN {transform.source} s ON {transform.source_key} = gone.source_key
-            ON CONFLICT (table_name, source_key) DO UPDATE SET source_hash = excluded.source_hash,
-                raw = excluded.raw, noted_at = now()
-        """
-
-    @property
-    def _delete(self) -> str:
-        transform = self.staging.transform
-        return f"""
-            DELETE FROM {transform.source} s USING {self._work} b, {self.staging.ledger} l
-            WHERE l.table_name = {literal(transform.table.name)} AND l.route = {literal(self.route.name)}
-                AND l.target_key = b._target_key AND l.deleted_at = now()
-                AND {transform.source_key} = l.source_key
+            DELETE FROM {transform.source} s USING gone WHERE {is_its_row}
         """
 
     @property

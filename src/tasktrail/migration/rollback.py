@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from functools import partial
+from typing import Final
 
 from tasktrail.errors import GateClosed
 from tasktrail.migration import sync
@@ -13,15 +14,20 @@ from tasktrail.migration.difference import Difference, Way
 from tasktrail.migration.drift import entries, settle
 from tasktrail.migration.expressions import literal
 from tasktrail.migration.locks import NotDrained, under_locks
-from tasktrail.migration.names import qualified
+from tasktrail.migration.names import key_text, qualified
 from tasktrail.migration.numbering import number_apart, number_legacy_on
-from tasktrail.migration.reconcile import Reconciler
+from tasktrail.migration.reconcile import HELD, Reconciler
+from tasktrail.migration.release import release
 from tasktrail.migration.reverse import WriteBack, lost_on_the_way_back, ways_back
 from tasktrail.migration.session import Session
 from tasktrail.migration.staging import WRITTEN_BACK
 from tasktrail.migration.state import REVERSED, Phase
 from tasktrail.migration.stragglers import apply_last_stragglers
+from tasktrail.migration.triggers import NOT_NOTED
 from tasktrail.migration.workspace import Workspace
+
+BATCH: Final = 500
+"""How many waiting rows one transaction makes mirrors of."""
 
 
 class Rollback:
@@ -111,16 +117,32 @@ class Rollback:
         for way in ways:
             way.create(session)
         sources = [reconciler.staging.transform.source for reconciler in reconcilers]
-        under_locks(
-            session,
-            workspace,
-            "roll back",
-            # Old workers are the ones that must not wait, so their tables are locked last.
-            [*(qualified(way.route.target) for way in ways), *sources],
-            drain=partial(carry_back, session, workspace, reconcilers, ways),
-            waiting=lambda: sync.lag(session, workspace, side=None).entries,
-            work=partial(self._flip, reconcilers, ways, losses),
-        )
+        since = self.journal.require(session, "roll back", *REVERSED).since
+        try:
+            under_locks(
+                session,
+                workspace,
+                "roll back",
+                # Old workers are the ones that must not wait, so their tables are locked last.
+                [*(qualified(way.route.target) for way in ways), *sources],
+                drain=partial(self._drain, reconcilers, ways),
+                waiting=lambda: sync.lag(session, workspace, side=None).entries,
+                work=partial(self._flip, reconcilers, ways, losses),
+            )
+        except Exception:
+            if not session.connection.closed:  # running it, or the cutover, again does what is left to do
+                release(session, workspace, [reconciler.staging for reconciler in reconcilers], since)
+            raise
+
+    def _drain(self, reconcilers: Sequence[Reconciler], ways: Sequence[WriteBack]) -> None:
+        """Do all that can be done before the locks, so that little is left to do under them."""
+        carry_back(self.session, self.workspace, reconcilers, ways)
+        for way in ways:
+            taken = BATCH
+            while taken == BATCH:
+                with self.session.transaction():
+                    self.session.run(NOT_NOTED)  # the legacy rows say PENDING as it is
+                    taken = self._hold(way, f"LIMIT {BATCH}")
 
     def _flip(
         self, reconcilers: Sequence[Reconciler], ways: Sequence[WriteBack], losses: Sequence[Difference]
@@ -152,18 +174,29 @@ class Rollback:
             losses=len(losses),
         )
 
-    def _hold(self, way: WriteBack) -> None:
-        """Make mirrors of what waits to be run: from now on old workers do that."""
-        self.session.run(
-            f"UPDATE {qualified(way.route.target)} t SET next_attempt_at = NULL, dispatched_at = NULL, "
-            f"celery_task_id = NULL, worker = NULL FROM {way.staging.ledger} l WHERE {self._is_ours(way)} "
-            "AND t.status = 'PENDING'"
+    def _hold(self, way: WriteBack, limit: str = "") -> int:
+        """Make mirrors of what waits to be run: from the moment on old workers do that.
+
+        Returns:
+            How many rows were none yet.
+        """
+        target = qualified(way.route.target)
+        held = " AND ".join(f"t.{name} IS NULL" for name in HELD)
+        waits = f"t.status = 'PENDING' AND NOT ({held})"
+        return self.session.run(
+            f"UPDATE {target} t SET {', '.join(f'{name} = NULL' for name in HELD)} FROM ("
+            f"SELECT t.id FROM {target} t JOIN {way.staging.ledger} l ON {self._is_ours(way)} "
+            f"WHERE {waits} {limit} FOR UPDATE OF t) w WHERE t.id = w.id AND {waits}"
         )
 
     def _is_ours(self, way: WriteBack) -> str:
-        """Return SQL that is true for rows ``t`` of the target that a legacy row was written from."""
+        """Return SQL that is true for rows ``t`` of the target that a legacy row was written from.
+
+        Their ledger rows are found by the key of the unit of work, which is indexed.
+        """
         return (
             f"{way.staging.is_known} AND l.route = {literal(way.route.name)} AND l.target_id = t.id "
+            f"AND l.target_key = {key_text('t', way.route.key)} AND l.target_key IS NOT NULL "
             f"AND l.reason = {literal(WRITTEN_BACK)}"
         )
 

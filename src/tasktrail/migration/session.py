@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 
 import psycopg
 from psycopg import IsolationLevel, errors, sql
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from tasktrail.engines import Engines
@@ -52,6 +53,7 @@ class Session:
             connection: in autocommit mode; the session owns it from now on.
         """
         self.connection = connection
+        self._temporary: set[str] = set()
         for name, value in SETTINGS.items():
             self.run("SELECT set_config(%(name)s, %(value)s, false)", name=name, value=value)
 
@@ -66,6 +68,21 @@ class Session:
             How many rows it touched.
         """
         return self.connection.execute(statement(text), parameters or None).rowcount
+
+    def ensure_temporary(self, table: str, columns: str) -> None:
+        """Make a temporary table that is emptied at each commit, unless this connection has it.
+
+        Asking the server each time would be a transaction of its own, at whose end it empties all of them.
+
+        Args:
+            table: its name, with or without ``pg_temp``.
+            columns: their definitions.
+        """
+        name = table.removeprefix("pg_temp.")
+        if name not in self._temporary:
+            self.run(f"CREATE TEMP TABLE IF NOT EXISTS {name} ({columns}) ON COMMIT DELETE ROWS")
+        if self.connection.info.transaction_status is TransactionStatus.IDLE:  # else it may be rolled back
+            self._temporary.add(name)
 
     def rows(self, text: str, **parameters: Any) -> list[Row]:
         """Run a query and return all its rows."""

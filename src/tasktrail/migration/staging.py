@@ -107,25 +107,24 @@ class Staging:
         typed = ", ".join(
             f"_k{number} {self.transform.shape.source[name]}" for number, name in enumerate(table.key)
         )
-        session.run(
-            f"CREATE TEMP TABLE IF NOT EXISTS {self.keys.removeprefix('pg_temp.')} (_source_key "
-            "text PRIMARY KEY, "
-            f"{typed}, _error text, _has_failed boolean GENERATED ALWAYS AS (_error IS NOT NULL) "
-            "STORED, _old_row text, _round int NOT NULL DEFAULT 0) ON COMMIT DELETE ROWS"
+        session.ensure_temporary(
+            self.keys,
+            f"_source_key text PRIMARY KEY, {typed}, _error text, _has_failed boolean GENERATED ALWAYS AS "
+            "(_error IS NOT NULL) STORED, _old_row text, _round int NOT NULL DEFAULT 0",
         )
-        session.run(
-            f"CREATE TEMP TABLE IF NOT EXISTS {self.known.removeprefix('pg_temp.')} (_source_key text, "
-            "_round int, _route text, _target_key text, _disposition text, _target_id bigint, "
-            "_reason text, _is_live boolean) ON COMMIT DELETE ROWS"
+        session.ensure_temporary(
+            self.known,
+            "_source_key text, _round int, _route text, _target_key text, _disposition text, "
+            "_target_id bigint, _reason text, _is_live boolean",
         )
         for route in table.routes:
             types = self.transform.shape.targets[route.name]
             columns = ", ".join(f"{quoted(name)} {types[name]}" for name in route.columns)
-            session.run(
-                f"CREATE TEMP TABLE IF NOT EXISTS {self.stage(route).removeprefix('pg_temp.')} ("
+            session.ensure_temporary(
+                self.stage(route),
                 f"_source_key text, {typed}, _hash uuid, _reason text, _disposition text, _inferred text[], "
                 f"_target_key text, {columns}, _taken bigint, _is_pair boolean, "
-                "_is_fine boolean GENERATED ALWAYS AS (_reason IS NULL) STORED) ON COMMIT DELETE ROWS"
+                "_is_fine boolean GENERATED ALWAYS AS (_reason IS NULL) STORED",
             )
 
     def fill(self, session: Session, keys: Sequence[str], errors: Sequence[tuple[str, str]] = ()) -> int:

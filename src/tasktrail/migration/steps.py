@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from tasktrail.errors import GateClosed, PlanRefused, WrongPhase
 from tasktrail.migration import sync
+from tasktrail.migration.release import count_unreleased
 from tasktrail.migration.reverse import ways_back
 from tasktrail.migration.session import Session
 from tasktrail.migration.state import MIRRORING, REVERSED, Phase
@@ -57,6 +58,11 @@ def _troubles(session: Session, workspace: Workspace, phase: Phase) -> Iterator[
     back = [way.noted for way in ways_back(workspace, stagings)]
     if phase in REVERSED:
         noted += back
+        if waiting := count_unreleased(session, workspace, stagings):
+            yield (
+                f"{waiting} jobs wait that nobody will run: a rollback or the end of a cutover was "
+                "interrupted; run it again, or `tasktrail migrate cutover --yes` to go on without it"
+            )
     elif phase is Phase.PARALLEL:
         for one in back:
             if one.is_on(session):
