@@ -324,6 +324,19 @@ class TestStragglers:
         ]  # fmt: skip
         assert is_balanced(cut_over, db)
 
+    def test_what_an_old_worker_begins_is_run_by_the_new_side_however_old_it_says_it_is(
+        self, cut_over: Workspace, db: Session
+    ) -> None:
+        db.run("INSERT INTO old_jobs (id, payload, state, made) VALUES (900, 'late', 'new', '2020-01-01')")
+        Carrier(cut_over, db).carry()
+        job = "SELECT status, next_attempt_at <= now() AS is_due FROM tracking.job_tracking WHERE id = 900"
+        found = db.row(job)
+        Rollback(cut_over, db).run()
+        verdicts = compare(db, cut_over, cut_over.stagings(db)).verdicts
+
+        assert found == {"status": "PENDING", "is_due": True}
+        assert [verdict.differences for verdict in verdicts] == [[], [], []]
+
     def test_what_the_new_side_has_worked_on_stays_and_the_legacy_row_is_written_again(
         self, cut_over: Workspace, db: Session
     ) -> None:
