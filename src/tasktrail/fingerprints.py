@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from functools import lru_cache
 from typing import Final
 
 from sqlalchemy import ColumnElement, Text, func, literal_column
@@ -43,6 +44,7 @@ _CLASS: Final = re.compile(CLASS)
 _RULES: Final = tuple((re.compile(pattern), replacement) for pattern, replacement in RULES)
 
 
+@lru_cache(maxsize=4096)
 def fingerprint(error_message: str | None) -> str:
     """Return what stays of an error's text when all that differs from one time to the next is folded.
 

@@ -23,7 +23,7 @@ async def test_fifty_open_pages_cost_as_many_looks_as_one(
     shop: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(living, "INTERVAL", 0.05)
-    live = Live(shop.trail)
+    live = Live(shop.trail, Reads())
 
     async def hear(count: int) -> list[str]:
         heard = []
@@ -42,7 +42,7 @@ async def test_fifty_open_pages_cost_as_many_looks_as_one(
 
 async def test_it_looks_no_more_when_nobody_follows(shop: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(living, "INTERVAL", 0.01)
-    live = Live(shop.trail)
+    live = Live(shop.trail, Reads())
     stream = live.follow()
     await anext(stream)
     await anext(stream)
@@ -54,7 +54,7 @@ async def test_it_looks_no_more_when_nobody_follows(shop: Desk, monkeypatch: pyt
 
 
 async def test_a_page_hears_when_the_rows_of_a_domain_change(shop: Desk) -> None:
-    live = Live(shop.trail)
+    live = Live(shop.trail, Reads())
     before = live.look()
     shop.job.enqueue()
     after = live.look()
@@ -124,3 +124,28 @@ def test_an_answer_that_is_too_old_is_read_again(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("tasktrail.web.reads.time.monotonic", lambda: now + 2)
 
     assert reads.shared("page", object) is not first
+
+
+def test_an_answer_serves_until_the_poller_looks_again_for_those_it_tells(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reads = Reads()
+    now = time.monotonic()
+    monkeypatch.setattr("tasktrail.web.reads.time.monotonic", lambda: now)
+    reads.looked()
+    now += 0.1
+    first = reads.shared("page", object, until_look=True)
+    now += 5
+    late = reads.shared("page", object, until_look=True)
+    by_itself = reads.shared("page", object)
+    now += 0.1
+    reads.looked()
+    now += 0.1
+    after_the_look = reads.shared("page", object, until_look=True)
+    now += 11
+    long_after = reads.shared("page", object, until_look=True)
+
+    assert late is first
+    assert by_itself is not first
+    assert after_the_look is not by_itself
+    assert long_after is not after_the_look

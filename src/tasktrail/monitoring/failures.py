@@ -8,11 +8,24 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, func, select
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    Integer,
+    Interval,
+    Row,
+    Select,
+    bindparam,
+    cast,
+    func,
+    select,
+)
 
 from tasktrail.errors import InvalidField
 from tasktrail.fingerprints import LONGEST_READ, fingerprint, group_of
-from tasktrail.guards import in_state, table_of
+from tasktrail.guards import Model, in_state, table_of
+from tasktrail.models import built_once
 from tasktrail.monitoring.windows import Source, Window
 from tasktrail.registry import Domain
 from tasktrail.states import Status
@@ -29,6 +42,9 @@ __all__ = [
 
 MOST_GROUPS: Final = 100
 """How many groups are returned, the largest."""
+
+MOST_BARS: Final = 30
+"""In so many bars the failures of a window are shown, at most."""
 
 GROUP_DIGITS: Final = 32
 
@@ -64,7 +80,7 @@ class FailureGroups:
 
     Attributes:
         domain: the domain's name.
-        window: the window.
+        window: the window, in the bars of the groups.
         groups: the largest groups, largest first.
         rows: how many rows failed, in all groups.
         more_groups: how many groups are not shown.
@@ -76,6 +92,16 @@ class FailureGroups:
     rows: int
     more_groups: int
 
+    @property
+    def start(self) -> datetime:
+        """When the first bar begins."""
+        return self.window.start
+
+    @property
+    def bar_seconds(self) -> float:
+        """Length of a bar."""
+        return self.window.step.total_seconds()
+
 
 def failures(db: Source, domain: Domain, window: Window, *, most: int = MOST_GROUPS) -> FailureGroups:
     """Group the rows that failed in a window, and still are, by the fingerprints of their errors.
@@ -86,25 +112,44 @@ def failures(db: Source, domain: Domain, window: Window, *, most: int = MOST_GRO
         window: the window, as ``Window.of`` makes it.
         most: how many groups to return.
     """
-    table = table_of(domain.model)
+    shown = window.in_fewer_bars(MOST_BARS)
+    parameters = {"start": shown.start, "end": shown.end, "step": shown.step, "most": most}
+    found = db.execute(_grouped(domain.model), parameters).all()
+    starts = [int(start.timestamp()) for start in shown.starts()]
+    named = sorted(
+        (_group(domain, row, starts) for row in found), key=lambda group: (-group.rows, group.fingerprint)
+    )
+    return FailureGroups(
+        domain=domain.name,
+        window=shown,
+        groups=tuple(named),
+        rows=int(found[0].all_rows) if found else 0,
+        more_groups=found[0].all_groups - len(found) if found else 0,
+    )
+
+
+@built_once
+def _grouped(model: Model) -> Select[Any]:
+    """Select the largest groups; parameters: ``start``, ``end``, ``step`` and ``most``."""
+    table = table_of(model)
+    moment = DateTime(timezone=True)
+    start, end = (bindparam(name, type_=moment) for name in ("start", "end"))
+    step = bindparam("step", type_=Interval())
     failed = (
         select(
             table.c.id,
             table.c.failure_group,
             table.c.completed_at,
-            func.date_bin(window.step, table.c.completed_at, window.start).label("bar"),
+            func.date_bin(step, table.c.completed_at, start).label("bar"),
         )
-        .where(
-            in_state(table, Status.FAILED),
-            table.c.completed_at >= window.start,
-            table.c.completed_at < window.end,
-        )
+        .where(in_state(table, Status.FAILED), table.c.completed_at >= start, table.c.completed_at < end)
         .subquery("failed")
     )
     cells = (
         select(
             failed.c.failure_group.label("group"),
-            failed.c.bar,
+            # Thousands of numbers are read from an answer much faster than as many moments.
+            cast(func.extract("epoch", failed.c.bar), BigInteger).label("start"),
             func.count().label("rows"),
             func.min(failed.c.completed_at).label("first_at"),
             func.max(failed.c.completed_at).label("last_at"),
@@ -121,33 +166,22 @@ def failures(db: Source, domain: Domain, window: Window, *, most: int = MOST_GRO
             func.min(cells.c.first_at).label("first_at"),
             func.max(cells.c.last_at).label("last_at"),
             func.max(cells.c.example_id).label("example_id"),
-            func.array_agg(cells.c.bar).label("bars"),
+            func.array_agg(cells.c.start).label("starts"),
             func.array_agg(cells.c.rows).label("bar_rows"),
             func.sum(total).over().label("all_rows"),
             func.count().over().label("all_groups"),
         )
         .group_by(cells.c.group)
         .order_by(total.desc(), cells.c.group)
-        .limit(most)
+        .limit(bindparam("most", type_=Integer()))
         .subquery("groups")
     )
     error = func.left(table.c.error_message, LONGEST_READ).label("error")
-    found = db.execute(select(groups, error).join(table, table.c.id == groups.c.example_id)).all()
-    starts = list(window.starts())
-    named = sorted(
-        (_group(domain, row, starts) for row in found), key=lambda group: (-group.rows, group.fingerprint)
-    )
-    return FailureGroups(
-        domain=domain.name,
-        window=window,
-        groups=tuple(named),
-        rows=int(found[0].all_rows) if found else 0,
-        more_groups=found[0].all_groups - len(found) if found else 0,
-    )
+    return select(groups, error).join(table, table.c.id == groups.c.example_id)
 
 
-def _group(domain: Domain, row: Row[Any], starts: Sequence[datetime]) -> FailureGroup:
-    rows = dict(zip(row.bars, row.bar_rows, strict=True))
+def _group(domain: Domain, row: Row[Any], starts: Sequence[int]) -> FailureGroup:
+    rows = dict(zip(row.starts, row.bar_rows, strict=True))
     return FailureGroup(
         domain=domain.name,
         group=row.group.hex,

@@ -66,8 +66,10 @@ def bounded(db: Source, timeout: float = TIMEOUT) -> Iterator[None]:
 @contextmanager
 def reading(engine: Engine, timeout: float = TIMEOUT) -> Iterator[Source]:
     """Lend a connection in such a transaction; see ``bounded``."""
-    with engine.connect() as db, bounded(db, timeout):
-        yield db
+    with engine.connect() as db:
+        with bounded(db, timeout):
+            yield db
+        db.commit()  # after a ROLLBACK the driver forgets what it has prepared, and plans it all again
 
 
 def count_at_most(db: Source, query: Select[tuple[int]], most: int) -> CappedCount:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final, TypeAlias
@@ -77,6 +77,15 @@ class Window:
         while at < self.end:
             yield at
             at += self.step
+
+    def in_fewer_bars(self, most: int) -> Window:
+        """Return the same window cut into longer bars, each of as many as it takes.
+
+        Args:
+            most: how many bars there may be.
+        """
+        bars = len(list(self.starts()))
+        return replace(self, step=self.step * max(1, -(-bars // most)))
 
 
 def server_time(db: Source) -> datetime:

@@ -95,8 +95,8 @@ def create_app(trail: Trail, *, is_open: bool = False, plan: MigrationPlan | Non
     app.state.is_open = is_open
     app.state.plan = plan
     app.state.conductor = conductor
-    app.state.live = Live(trail)
     app.state.reads = Reads()
+    app.state.live = Live(trail, app.state.reads)
     if is_open:
         logger.warning("reading takes no token: everybody on this machine sees every job")
     app.add_middleware(Armour)

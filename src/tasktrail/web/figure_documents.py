@@ -130,9 +130,11 @@ class GroupDocument(Figure):
 
 
 class FailuresDocument(BaseModel):
-    """What failed in a domain, in a window."""
+    """What failed in a domain, in a window; the bars of its groups begin at ``start``."""
 
     domain: str
+    start: datetime
+    bar_seconds: float
     rows: int
     more_groups: int
     groups: list[GroupDocument]

@@ -48,5 +48,5 @@ def read(request: Request, key: Hashable, look: Callable[[Source], T]) -> T:
             return look(db)
 
     if LIVE_HEADER in request.headers:
-        return cast("Reads", request.app.state.reads).shared(key, fresh)
+        return cast("Reads", request.app.state.reads).shared(key, fresh, until_look=True)
     return fresh()

@@ -17,6 +17,7 @@ from tasktrail.access import operations
 from tasktrail.celery import Trail
 from tasktrail.errors import TasktrailError
 from tasktrail.monitoring import queries
+from tasktrail.web.reads import Reads
 
 logger = logging.getLogger(__name__)
 
@@ -36,9 +37,15 @@ LONGEST: Final = 600.0
 class Live:
     """The poller of one application; it looks only while there is somebody to tell."""
 
-    def __init__(self, trail: Trail) -> None:
-        """Remember what it is about; nothing is begun."""
+    def __init__(self, trail: Trail, reads: Reads) -> None:
+        """Remember what it is about; nothing is begun.
+
+        Args:
+            trail: whose rows are looked at.
+            reads: is told of each look.
+        """
         self._trail = trail
+        self._reads = reads
         self._followers: set[asyncio.Queue[str]] = set()
         self._task: asyncio.Task[None] | None = None
         self._last: str | None = None
@@ -83,6 +90,7 @@ class Live:
     def look(self) -> dict[str, Any]:
         """Return for each domain a mark that changes with its rows, and how many operations run."""
         self.looks += 1
+        self._reads.looked()
         trail = self._trail
         with trail.engines.errors(), queries.reading(trail.engines.sync) as db:
             marks = {domain.name: _mark(queries.counts(db, domain)) for domain in trail.registry}

@@ -13,6 +13,9 @@ T = TypeVar("T")
 FRESH: Final = 1.0
 """For so many seconds an answer serves all who follow the page live."""
 
+LONGEST: Final = 10.0
+"""An answer that was read after the poller's last look serves them until its next one, but no longer."""
+
 MOST: Final = 500
 """So many answers are kept."""
 
@@ -20,7 +23,7 @@ MOST: Final = 500
 @dataclass(slots=True)
 class _Answer:
     lock: threading.Lock = field(default_factory=threading.Lock)
-    read_at: float = float("-inf")
+    begun_at: float = float("-inf")
     value: Any = None
 
 
@@ -30,14 +33,23 @@ class Reads:
     def __init__(self) -> None:
         self._answers: dict[Hashable, _Answer] = {}
         self._lock = threading.Lock()
+        self._looked_at: float | None = None
 
-    def shared(self, key: Hashable, read: Callable[[], T], *, fresh: float = FRESH) -> T:
+    def looked(self) -> None:
+        """Note that the poller looks now: whoever it tells of a change must see what it sees."""
+        self._looked_at = time.monotonic()
+
+    def shared(
+        self, key: Hashable, read: Callable[[], T], *, fresh: float = FRESH, until_look: bool = False
+    ) -> T:
         """Return an answer that is fresh enough; of many who wait for it, one reads.
 
         Args:
             key: what is asked.
             read: reads it.
             fresh: how old the answer may be, in seconds.
+            until_look: instead, whether the poller has looked since. So those who were told of a change see
+                it, and it is read once, however long it takes to answer them all.
         """
         with self._lock:
             answer = self._answers.get(key)
@@ -46,7 +58,11 @@ class Reads:
                     self._answers.clear()
                 answer = self._answers[key] = _Answer()
         with answer.lock:
-            if time.monotonic() - answer.read_at > fresh:
+            now = time.monotonic()
+            oldest = now - fresh
+            if until_look and self._looked_at is not None:
+                oldest = max(self._looked_at, now - LONGEST)
+            if answer.begun_at < oldest:
                 answer.value = read()
-                answer.read_at = time.monotonic()
+                answer.begun_at = now
             return cast("T", answer.value)

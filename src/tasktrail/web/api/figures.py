@@ -47,9 +47,15 @@ def list_failures(trail: TheTrail, domain: str, period: Period = Period.DAY) -> 
     """Group the rows that failed in a window by what went wrong, the largest group first."""
     wanted = [trail.registry.get(domain)]
     with trail.engines.errors(), queries.reading(trail.engines.sync) as db:
-        found = figures.failures(db, wanted, period)
-    groups = [GroupDocument.model_validate(group) for group in found.groups]
-    return FailuresDocument(domain=domain, rows=found.rows, more_groups=found.more_groups, groups=groups)
+        (found,) = figures.failures(db, wanted, period).domains
+    return FailuresDocument(
+        domain=domain,
+        start=found.start,
+        bar_seconds=found.bar_seconds,
+        rows=found.rows,
+        more_groups=found.more_groups,
+        groups=[GroupDocument.model_validate(group) for group in found.groups],
+    )
 
 
 @router.get("/workers")

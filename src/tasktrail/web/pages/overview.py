@@ -100,6 +100,6 @@ def marks_of(history: History) -> tuple[str, ...]:
     """Return the times below a chart."""
     window = history.window
     form = "%H:%M" if window.step < timedelta(hours=1) else "%d %b"
-    span = window.end - window.start
-    moments = [window.start + span * place / (MARKS - 1) for place in range(MARKS - 1)]
+    bars = len(history.bars)
+    moments = [window.start + window.step * round(bars * place / (MARKS - 1)) for place in range(MARKS - 1)]
     return (*(f"{moment:{form}}" for moment in moments), "now")
