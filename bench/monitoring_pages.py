@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -44,14 +44,17 @@ class Cost:
 
 
 def cost_of(engine: Engine, pages: int) -> Cost:
-    """Return what so many open overviews cost in ``SECONDS``, while rows change."""
+    """Return what so many open overviews cost in ``SECONDS``, while rows change; not what opening them does."""
     with served(create_app(_trail(engine), is_open=True)) as url, _changes(engine) as changes:
-        before, changed = _counters(engine), changes[0]
-        fetches = asyncio.run(_look_on(url, pages))
-        time.sleep(1.5)  # sessions of the server report with a delay of a second
-        after = _counters(engine)
-        changed = changes[0] - changed
-    return Cost(after[0] - before[0] - changed, after[1] - before[1], fetches)
+
+        def counters() -> tuple[int, int, int]:
+            time.sleep(1.5)  # sessions of the server report with a delay of a second
+            return (*_counters(engine), changes[0])
+
+        before, fetches = asyncio.run(_look_on(url, pages, counters))
+        after = counters()
+    done = [later - earlier for earlier, later in zip(before, after, strict=True)]
+    return Cost(done[0] - done[2], done[1], fetches)
 
 
 def _trail(engine: Engine) -> Trail:
@@ -99,10 +102,16 @@ def _changes(engine: Engine) -> Iterator[list[int]]:
         thread.join()
 
 
-async def _look_on(url: str, pages: int) -> int:
+async def _look_on(
+    url: str, pages: int, counters: Callable[[], tuple[int, int, int]]
+) -> tuple[tuple[int, int, int], int]:
+    """Open pages and let them follow; return the counters once all are open, and how often they fetched."""
     limits = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=30) as client:
-        return sum(await asyncio.gather(*(_page(client) for _ in range(pages))))
+    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60) as client:
+        for _ in range(pages):
+            (await client.get("/", headers={"Accept": "text/html"})).raise_for_status()
+        before = await asyncio.to_thread(counters)
+        return before, sum(await asyncio.gather(*(_page(client) for _ in range(pages))))
 
 
 async def _page(client: httpx.AsyncClient) -> int:
@@ -110,7 +119,6 @@ async def _page(client: httpx.AsyncClient) -> int:
     headers = {"Accept": "text/html", "X-Live": "1"}
     fetched, last, fetched_at = 0, None, 0.0
     ends_at = time.monotonic() + SECONDS
-    (await client.get("/", headers={"Accept": "text/html"})).raise_for_status()
     async with client.stream("GET", "/stream") as stream:
         async for line in stream.aiter_lines():
             if time.monotonic() > ends_at:
