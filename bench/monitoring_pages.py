@@ -44,7 +44,7 @@ class Cost:
 
 
 def cost_of(engine: Engine, pages: int) -> Cost:
-    """Return what so many open overviews cost in ``SECONDS``, while rows change; not what opening them does."""
+    """Return what so many open overviews cost in ``SECONDS``, while rows change, without opening them."""
     with served(create_app(_trail(engine), is_open=True)) as url, _changes(engine) as changes:
 
         def counters() -> tuple[int, int, int]:
