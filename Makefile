@@ -34,6 +34,17 @@ check: setup ## Lint, check format, types, import rules and the lock file
 	$(BIN)/lint-imports
 	$(UV) lock --check
 
+MADE_UP := ^(secret|password|pw|hunter2|guest|two words|x\\+)$$|BEGIN (RSA )?PRIVATE KEY
+.PHONY: secrets
+secrets: setup ## Look for secrets in what is committed; those that tests make up are named here
+	git ls-files -z -- ':!uv.lock' ':!*.csv' ':!*.png' | xargs -0 $(BIN)/detect-secrets-hook \
+		--exclude-secrets '$(MADE_UP)' --exclude-lines 'is_secret = "Secret" in'
+
+.PHONY: audit
+audit: setup ## Look up known vulnerabilities of what is locked; needs PyPI's or OSV's database of them
+	@$(UV) sync --quiet --locked --inexact --all-extras --all-packages --group audit
+	$(UV) export --quiet --locked --all-extras --no-dev --no-emit-workspace | $(BIN)/pip-audit --disable-pip --requirement /dev/stdin
+
 .PHONY: test
 test: setup ## Run the tests on real servers, in two processes; options for pytest: make test ARGS="-x -k claim"
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile $(ARGS)
