@@ -1,0 +1,144 @@
+"""Pages that are made from what they describe: requests of the API, and blocks that are not run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.docs.pages import ROOT, Block
+
+METHODS = ("get", "post", "put", "patch", "delete")
+WIDEST = {2**31 - 1, 2**63 - 1}
+"""Limits that are those of the database's types, and say nothing."""
+
+
+def requests_page(document: Mapping[str, Any]) -> str:
+    """Return the page of all requests of the API.
+
+    Args:
+        document: its OpenAPI document.
+    """
+    lines = [
+        "# REST API: every request",
+        "",
+        "Made from the OpenAPI document, which the application serves at `/api/openapi.json`; a test compares this page with it.",
+        "[REST API](rest.md) has filters, errors and who may do what.",
+        "",
+        "In a list of fields, `?` stands after one that may be left out, and *or null* after a type that may be empty.",
+        "",
+        "## Requests",
+    ]
+    for path, operations in document["paths"].items():
+        for method in METHODS:
+            if method in operations:
+                lines += ["", f"### {method.upper()} {path}", "", *_operation(operations[method])]
+    lines += ["", "## Documents"]
+    for name, schema in sorted(document["components"]["schemas"].items()):
+        lines += ["", f"### {name}", "", *_schema(schema)]
+    return "\n".join(lines) + "\n"
+
+
+def not_run_page(left_out: Iterable[Block]) -> str:
+    """Return the page of all blocks that are not run.
+
+    Args:
+        left_out: the blocks, in the order of their pages.
+    """
+    lines = [
+        "# What is not run",
+        "",
+        "The code, the commands and the SQL of how-to guides, explanations and runbooks are run by a test, those of the tutorials by",
+        "copy and paste in an empty folder. These blocks are not. Each says why in the source of its page; this list is made from that,",
+        "and a test compares it.",
+        "",
+        "| page | begins with | why it is not run |",
+        "| --- | --- | --- |",
+    ]
+    for block in left_out:
+        page = block.page.relative_to(ROOT / "docs")
+        first = next(line for line in block.text.splitlines() if line.strip()).replace("|", "\\|")
+        lines.append(f"| [{_title(block.page)}](../{page}) | `{first.strip()}` | {block.not_run} |")
+    return "\n".join(lines) + "\n"
+
+
+def _title(page: Path) -> str:
+    return page.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+
+
+def _operation(operation: Mapping[str, Any]) -> Iterator[str]:
+    yield operation.get("description") or operation.get("summary", "")
+    parameters = operation.get("parameters", [])
+    if parameters:
+        yield from ("", "| parameter | in | type | meaning |", "| --- | --- | --- | --- |")
+    for parameter in parameters:
+        schema = parameter.get("schema", {})
+        needed = "" if parameter.get("required") else "?"
+        meaning = parameter.get("description") or schema.get("description") or ""
+        yield f"| `{parameter['name']}`{needed} | {parameter['in']} | {_type(schema)} | {_cell(meaning)} |"
+    body = operation.get("requestBody", {}).get("content", {})
+    for kind, content in body.items():
+        yield from ("", f"Body ({kind}): {_type(content['schema'])}.")
+    for status, response in sorted(operation["responses"].items()):
+        if not status.startswith("2"):
+            continue
+        answers = [
+            f"{kind}: {_type(content['schema'])}" if content.get("schema") else kind
+            for kind, content in response.get("content", {}).items()
+        ]
+        yield from ("", f"Answers {', '.join([status, *answers])}.")
+
+
+def _schema(schema: Mapping[str, Any]) -> Iterator[str]:
+    if schema.get("description"):
+        yield from (schema["description"], "")
+    if "enum" in schema:
+        yield f"One of {', '.join(f'`{one}`' for one in schema['enum'])}."
+        return
+    required = schema.get("required", [])
+    yield from ("| field | type | meaning |", "| --- | --- | --- |")
+    for name, field in schema.get("properties", {}).items():
+        needed = "" if name in required else "?"
+        yield f"| `{name}`{needed} | {_type(field)} | {_cell(field.get('description') or '')} |"
+
+
+def _type(schema: Mapping[str, Any]) -> str:
+    """Return the type of a value in a few words, with a link where it has a name."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        return f"[{name}](#{name.lower()})"
+    if "anyOf" in schema:
+        inner = [one for one in schema["anyOf"] if one.get("type") != "null"]
+        words = " or ".join(_type(one) for one in inner)
+        return f"{words} or null" if len(inner) < len(schema["anyOf"]) else words
+    if "allOf" in schema:
+        return " and ".join(_type(one) for one in schema["allOf"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if "enum" in schema:
+        return ", ".join(f"`{one}`" for one in schema["enum"])
+    if schema.get("type") == "array":
+        return f"list of {_type(schema.get('items', {}))}"
+    if schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), Mapping):
+        return f"object of {_type(schema['additionalProperties'])}"
+    words = schema.get("format") or schema.get("type") or "anything"
+    limits = [
+        text
+        for key, text in (
+            ("minimum", "from {}"),
+            ("maximum", "to {}"),
+            ("minLength", "from {} characters"),
+            ("maxLength", "to {} characters"),
+            ("maxItems", "up to {}"),
+        )
+        if key in schema and schema[key] not in WIDEST
+        for text in [text.format(schema[key])]
+    ]
+    default = schema.get("default")
+    if default not in (None, [], ""):
+        limits.append(f"by default `{default}`")
+    return f"{words} {' '.join(limits)}".strip()
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
