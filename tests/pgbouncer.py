@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import socket
 import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import pytest
 from sqlalchemy.engine import URL
@@ -90,11 +91,12 @@ class PgBouncer:
                 pool_size=self._pool_size,
             )
         )
-        # It refuses to run as root, and the socket is for the user who owns it.
-        identity = {"user": Path(host).stat().st_uid} if os.geteuid() == 0 else {}
+        # It refuses to run as root, and the server's socket is for the user who owns its folder.
+        owner = pwd.getpwuid(Path(host).stat().st_uid)
+        identity: dict[str, Any] = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
         with self.log.open("wb") as output:
             self._process = subprocess.Popen(
-                [program(), str(configuration)], stdout=output, stderr=output, **identity
+                [program(), str(configuration)], stdout=output, stderr=output, **(identity if os.geteuid() == 0 else {})
             )
         deadline = time.monotonic() + START_SECONDS
         while not self._listens():

@@ -52,9 +52,11 @@ def maintaining(direct: Live) -> Iterator[None]:
     stop = threading.Event()
     thread = threading.Thread(target=direct.tasks.trail.maintenance().run, args=(stop,))
     thread.start()
-    yield
-    stop.set()
-    thread.join(20)
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(20)
 
     assert not thread.is_alive()
 
