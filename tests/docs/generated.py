@@ -67,15 +67,18 @@ def _title(page: Path) -> str:
 
 
 def _operation(operation: Mapping[str, Any]) -> Iterator[str]:
-    yield operation.get("description") or operation.get("summary", "")
-    parameters = operation.get("parameters", [])
-    if parameters:
-        yield from ("", "| parameter | in | type | meaning |", "| --- | --- | --- | --- |")
-    for parameter in parameters:
-        schema = parameter.get("schema", {})
-        needed = "" if parameter.get("required") else "?"
-        meaning = parameter.get("description") or schema.get("description") or ""
-        yield f"| `{parameter['name']}`{needed} | {parameter['in']} | {_type(schema)} | {_cell(meaning)} |"
+    yield (operation.get("description") or operation.get("summary", "")).replace("``", "`")
+    rows = [
+        (
+            f"`{parameter['name']}`{'' if parameter.get('required') else '?'}",
+            parameter["in"],
+            _type(parameter.get("schema", {})),
+            parameter.get("description") or parameter.get("schema", {}).get("description") or "",
+        )
+        for parameter in operation.get("parameters", [])
+    ]
+    if rows:
+        yield from ("", *_table(("parameter", "in", "type", "meaning"), rows))
     body = operation.get("requestBody", {}).get("content", {})
     for kind, content in body.items():
         yield from ("", f"Body ({kind}): {_type(content['schema'])}.")
@@ -91,15 +94,25 @@ def _operation(operation: Mapping[str, Any]) -> Iterator[str]:
 
 def _schema(schema: Mapping[str, Any]) -> Iterator[str]:
     if schema.get("description"):
-        yield from (schema["description"], "")
+        yield from (schema["description"].replace("``", "`"), "")
     if "enum" in schema:
         yield f"One of {', '.join(f'`{one}`' for one in schema['enum'])}."
         return
     required = schema.get("required", [])
-    yield from ("| field | type | meaning |", "| --- | --- | --- |")
-    for name, field in schema.get("properties", {}).items():
-        needed = "" if name in required else "?"
-        yield f"| `{name}`{needed} | {_type(field)} | {_cell(field.get('description') or '')} |"
+    rows = [
+        (f"`{name}`{'' if name in required else '?'}", _type(field), field.get("description") or "")
+        for name, field in schema.get("properties", {}).items()
+    ]
+    yield from _table(("field", "type", "meaning"), rows)
+
+
+def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
+    """Return a table, without its last column where that is empty throughout."""
+    wide = len(heads) if any(row[-1] for row in rows) else len(heads) - 1
+    yield f"| {' | '.join(heads[:wide])} |"
+    yield f"| {' | '.join(['---'] * wide)} |"
+    for row in rows:
+        yield f"| {' | '.join(_cell(cell) for cell in row[:wide])} |"
 
 
 def _type(schema: Mapping[str, Any]) -> str:
