@@ -94,9 +94,11 @@ class PgBouncer:
         # It refuses to run as root, and the server's socket is for the user who owns its folder.
         owner = pwd.getpwuid(Path(host).stat().st_uid)
         identity: dict[str, Any] = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+        if os.geteuid() != 0:
+            identity = {}
         with self.log.open("wb") as output:
             self._process = subprocess.Popen(
-                [program(), str(configuration)], stdout=output, stderr=output, **(identity if os.geteuid() == 0 else {})
+                [program(), str(configuration)], stdout=output, stderr=output, **identity
             )
         deadline = time.monotonic() + START_SECONDS
         while not self._listens():

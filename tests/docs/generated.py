@@ -9,6 +9,13 @@ from typing import Any
 from tests.docs.pages import ROOT, Block
 
 METHODS = ("get", "post", "put", "patch", "delete")
+LIMITS = {
+    "minimum": "from {}",
+    "maximum": "to {}",
+    "minLength": "from {} characters",
+    "maxLength": "to {} characters",
+    "maxItems": "up to {}",
+}
 WIDEST = {2**31 - 1, 2**63 - 1}
 """Limits that are those of the database's types, and say nothing."""
 
@@ -22,10 +29,10 @@ def requests_page(document: Mapping[str, Any]) -> str:
     lines = [
         "# REST API: every request",
         "",
-        "Made from the OpenAPI document, which the application serves at `/api/openapi.json`; a test compares this page with it.",
-        "[REST API](rest.md) has filters, errors and who may do what.",
+        "Made from the OpenAPI document, which the application serves at `/api/openapi.json`; a test compares",
+        "this page with it. [REST API](rest.md) has filters, errors and who may do what.",
         "",
-        "In a list of fields, `?` stands after one that may be left out, and *or null* after a type that may be empty.",
+        "`?` stands after what may be left out, and *or null* after a type that may be empty.",
         "",
         "## Requests",
     ]
@@ -48,9 +55,9 @@ def not_run_page(left_out: Iterable[Block]) -> str:
     lines = [
         "# What is not run",
         "",
-        "The code, the commands and the SQL of how-to guides, explanations and runbooks are run by a test, those of the tutorials by",
-        "copy and paste in an empty folder. These blocks are not. Each says why in the source of its page; this list is made from that,",
-        "and a test compares it.",
+        "The code, the commands and the SQL of how-to guides, explanations and runbooks are run by a test, those",
+        "of the tutorials by copy and paste in an empty folder. These blocks are not. Each says why in the source",
+        "of its page; this list is made from that, and a test compares it.",
         "",
         "| page | begins with | why it is not run |",
         "| --- | --- | --- |",
@@ -122,35 +129,22 @@ def _type(schema: Mapping[str, Any]) -> str:
         return f"[{name}](#{name.lower()})"
     if "anyOf" in schema:
         inner = [one for one in schema["anyOf"] if one.get("type") != "null"]
-        words = " or ".join(_type(one) for one in inner)
+        words = " or ".join(map(_type, inner))
         return f"{words} or null" if len(inner) < len(schema["anyOf"]) else words
-    if "allOf" in schema:
-        return " and ".join(_type(one) for one in schema["allOf"])
-    if "const" in schema:
-        return f"`{schema['const']}`"
-    if "enum" in schema:
-        return ", ".join(f"`{one}`" for one in schema["enum"])
-    if schema.get("type") == "array":
-        return f"list of {_type(schema.get('items', {}))}"
-    if schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), Mapping):
-        return f"object of {_type(schema['additionalProperties'])}"
-    words = schema.get("format") or schema.get("type") or "anything"
-    limits = [
-        text
-        for key, text in (
-            ("minimum", "from {}"),
-            ("maximum", "to {}"),
-            ("minLength", "from {} characters"),
-            ("maxLength", "to {} characters"),
-            ("maxItems", "up to {}"),
-        )
-        if key in schema and schema[key] not in WIDEST
-        for text in [text.format(schema[key])]
-    ]
-    default = schema.get("default")
-    if default not in (None, [], ""):
-        limits.append(f"by default `{default}`")
-    return f"{words} {' '.join(limits)}".strip()
+    if "const" in schema or "enum" in schema:
+        return ", ".join(f"`{one}`" for one in schema.get("enum", [schema.get("const")]))
+    inner = schema.get("items") if schema.get("type") == "array" else schema.get("additionalProperties")
+    if isinstance(inner, Mapping):
+        return f"{'list' if schema['type'] == 'array' else 'object'} of {_type(inner)}"
+    return " ".join([schema.get("format") or schema.get("type") or "anything", *_limits(schema)])
+
+
+def _limits(schema: Mapping[str, Any]) -> Iterator[str]:
+    for key, words in LIMITS.items():
+        if key in schema and schema[key] not in WIDEST:
+            yield words.format(schema[key])
+    if schema.get("default") not in (None, [], ""):
+        yield f"by default `{schema['default']}`"
 
 
 def _cell(text: str) -> str:

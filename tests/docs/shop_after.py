@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from celery import Celery
-
 from shop import ReportTracking, ReportTrackingService
+
 from tasktrail import Run, Settings, Trail
 
 app = Celery("shop_after")

@@ -26,7 +26,9 @@ COLUMNS = text(
     """
     SELECT relname AS table_name, attname AS column_name, format_type(atttypid, atttypmod) AS type,
         CASE WHEN attnotnull THEN 'no' ELSE 'yes' END AS is_null
-    FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    FROM pg_attribute
+        JOIN pg_class ON pg_class.oid = attrelid
+        JOIN pg_namespace ON pg_namespace.oid = relnamespace
     WHERE relkind = 'r' AND attnum > 0 AND NOT attisdropped AND nspname = 'public'
     ORDER BY relname, attnum
     """
@@ -114,7 +116,8 @@ def test_every_dependency_is_justified(part: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = project["dependencies"] if part == "library" else project["optional-dependencies"][part]
     content = (REFERENCE / "dependencies.md").read_text(encoding="utf-8")
-    (section,) = re.findall(rf"^## Of the (?:extra `)?{part}`?$(.*?)(?=^## )", content, re.DOTALL | re.MULTILINE)
+    heading = rf"^## Of the (?:extra `)?{part}`?$"
+    (section,) = re.findall(rf"{heading}(.*?)(?=^## )", content, re.DOTALL | re.MULTILINE)
     rows = re.findall(r"^\| `([^`]+)` \| `([^`]+)` \| (.+) \| (.+) \|$", section, re.MULTILINE)
 
     assert sorted(name + versions for name, versions, _, _ in rows) == sorted(wanted)
