@@ -22,6 +22,7 @@ from tests.docs.pages import ROOT, blocks
 from tests.docs.reader import FOLDER, loaded
 
 REFERENCE = ROOT / "docs/reference"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 COLUMNS = text(
     """
     SELECT relname AS table_name, attname AS column_name, format_type(atttypid, atttypmod) AS type,
@@ -111,10 +112,9 @@ def test_the_columns_of_a_tracking_table_are_listed_as_they_are(tables: dict[str
     assert listed()["tracking"] == standard
 
 
-@pytest.mark.parametrize("part", ["library", "embedded", "web"])
+@pytest.mark.parametrize("part", ["library", *PROJECT["optional-dependencies"]])
 def test_every_dependency_is_justified(part: str) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = project["dependencies"] if part == "library" else project["optional-dependencies"][part]
+    wanted = PROJECT["dependencies"] if part == "library" else PROJECT["optional-dependencies"][part]
     content = (REFERENCE / "dependencies.md").read_text(encoding="utf-8")
     heading = rf"^## Of the (?:extra `)?{part}`?$"
     (section,) = re.findall(rf"{heading}(.*?)(?=^## )", content, re.DOTALL | re.MULTILINE)
