@@ -29,8 +29,8 @@ def requests_page(document: Mapping[str, Any]) -> str:
     lines = [
         "# REST API: every request",
         "",
-        "Made from the OpenAPI document, which the application serves at `/api/openapi.json`; a test compares",
-        "this page with it. [REST API](rest.md) has filters, errors and who may do what.",
+        "Made from the OpenAPI document, which the application serves at `/api/openapi.json`; a test",
+        "compares this page with it. [REST API](rest.md) has filters, errors and who may do what.",
         "",
         "`?` stands after what may be left out, and *or null* after a type that may be empty.",
         "",
@@ -55,9 +55,9 @@ def not_run_page(left_out: Iterable[Block]) -> str:
     lines = [
         "# What is not run",
         "",
-        "The code, the commands and the SQL of how-to guides, explanations and runbooks are run by a test, those",
-        "of the tutorials by copy and paste in an empty folder. These blocks are not. Each says why in the source",
-        "of its page; this list is made from that, and a test compares it.",
+        "The code, the commands and the SQL of how-to guides, explanations and runbooks are run by a test,",
+        "those of the tutorials by copy and paste in an empty folder. These blocks are not. Each says why in",
+        "the source of its page; this list is made from that, and a test compares it.",
         "",
         "| page | begins with | why it is not run |",
         "| --- | --- | --- |",
