@@ -73,17 +73,26 @@ class Engines:
     A forked child finds engines of another process id, forgets them and makes its own.
     """
 
-    def __init__(self, url: str, *, connect_timeout: int = 5, application_name: str = "tasktrail") -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        connect_timeout: int = 5,
+        application_name: str = "tasktrail",
+        prepared_statements: bool = True,
+    ) -> None:
         """Remember where the database is; nothing is connected.
 
         Args:
             url: a PostgreSQL URL.
             connect_timeout: longest wait for a connection, in seconds.
             application_name: shown in ``pg_stat_activity``.
+            prepared_statements: whether the server keeps statements for a connection.
         """
         self._url = sqlalchemy_url(url)
         self._connect_timeout = connect_timeout
         self._application_name = application_name
+        self._prepared_statements = prepared_statements
         self._current = _Made()
 
     @property
@@ -162,9 +171,9 @@ class Engines:
         named = self._url.translate_connect_args(username="user", database="dbname")
         asked = {name: ",".join(_many(value)) for name, value in self._url.query.items()}
         arguments: dict[str, Any] = {**named, **asked, **self._arguments("transactions")}
-        arguments["application_name"] = application_name
+        arguments |= {"application_name": application_name, "prepare_threshold": None}
         with self.errors():
-            return psycopg.connect(**arguments, autocommit=True, prepare_threshold=None)
+            return psycopg.connect(**arguments, autocommit=True)
 
     @contextmanager
     def errors(self) -> Iterator[None]:
@@ -236,6 +245,8 @@ class Engines:
             "application_name": said.get("application_name", self._application_name),
             "options": " ".join(options),
             **{name: said.get(name, value) for name, value in SILENCE.items()},
+            # With None the driver prepares nothing, also where that is asked for.
+            **({} if self._prepared_statements else {"prepare_threshold": None}),
         }
 
     def _of_this_process(self) -> _Made:

@@ -96,8 +96,8 @@ class Sender:
         """Send a statement.
 
         Args:
-            statement: one that is kept; it is prepared at its first use. Its parameters need no conversion
-                but the driver's own.
+            statement: one that is kept; it is prepared at its first use, unless the connection prepares
+                nothing. Its parameters need no conversion but the driver's own.
             parameters: its values by name.
 
         Raises:
@@ -106,11 +106,16 @@ class Sender:
         numbered = _NUMBERED.get(statement)
         if numbered is None:
             numbered = _NUMBERED[statement] = Numbered(statement)
-        name = self._names.get(statement) or self._prepare(statement, numbered)
+        name = self._names.get(statement)
+        if name is None and self._driver.prepare_threshold is not None:
+            name = self._prepare(statement, numbered)
         values = [parameters[parameter] for parameter in numbered.names]
         texts = Transformer(self._driver).dump_sequence(values, [PyFormat.TEXT] * len(values))
         self._last = Sent(self._driver)  # now, since an interruption could leave it half sent
-        self._driver.pgconn.send_query_prepared(name, texts)
+        if name is None:
+            self._driver.pgconn.send_query_params(numbered.text.encode(), texts)
+        else:
+            self._driver.pgconn.send_query_prepared(name, texts)
         self._flush()
         return self._last
 

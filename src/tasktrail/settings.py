@@ -30,6 +30,8 @@ class Settings(BaseSettings):
         eta_horizon: longest delay, in seconds, that goes out as an ETA message; a longer one stays in
             PostgreSQL until it is due, since brokers redeliver and double long ETAs.
         connect_timeout: longest wait for a database connection, in seconds.
+        prepared_statements: whether the server keeps prepared statements for a connection; switch it off
+            behind a pooler that gives each transaction another server connection.
         database_patience: how long an attempt waits for a database that went away, in seconds.
         heartbeat_interval: time between two renewals of the leases of running rows, in seconds.
         lease: how old a heartbeat may be before its row counts as lost, in seconds.
@@ -53,6 +55,7 @@ class Settings(BaseSettings):
     home: Path = Path(".tasktrail")
     eta_horizon: Seconds = 15 * 60
     connect_timeout: Annotated[int, Field(ge=1)] = 5
+    prepared_statements: bool = True
     database_patience: Seconds = 30.0
     heartbeat_interval: Seconds = 10.0
     lease: Seconds = 60.0

@@ -90,7 +90,9 @@ def _fenced(page: Path) -> Iterator[tuple[Block, bool]]:
     directives: dict[str, str | None] = {}
     is_next = False
     opened: Block | None = None
-    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
+    indent = ""
+    for number, whole in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
+        line = whole.removeprefix(indent) if opened is not None else whole.lstrip(" ")
         if opened is not None:
             if line == "```":
                 yield replace(opened, text=opened.text.removesuffix("\n")), is_next
@@ -98,6 +100,7 @@ def _fenced(page: Path) -> Iterator[tuple[Block, bool]]:
             else:
                 opened = replace(opened, text=f"{opened.text}{line}\n")
         elif line.startswith("```"):
+            indent = whole[: len(whole) - len(line)]  # a block may belong to an item of a list
             opened = Block(
                 page,
                 number,

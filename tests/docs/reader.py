@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
+from unittest import mock
 
 import pytest
 from sqlalchemy import Engine, create_engine, select, text
@@ -29,6 +31,9 @@ from tests.docs.pages import SHELLS, Block, is_like
 from tests.waiting import until
 
 FOLDER: Final = Path(__file__).parent
+
+PRINTED: Final = re.compile(r"\$\((.+)\)")
+"""What the shell puts in the place of a command."""
 
 PROGRAMS: Final = {"tasktrail": tasktrail, "portfolio": portfolio}
 
@@ -133,9 +138,18 @@ class Reader:
 
 
 def _export(*variables: str) -> None:
-    """See that variables of the environment exist, and that their values are accepted."""
+    """See that variables of the environment exist, and that their values are accepted.
+
+    One that is no setting is set, to what a command prints.
+    """
     for variable in variables:
         name, _, value = variable.partition("=")
+        if command := PRINTED.fullmatch(value):
+            program, *arguments = shlex.split(command[1])
+            outcome = run_here(PROGRAMS[program], *arguments)
+            assert outcome.code == 0, outcome
+            os.environ[name] = outcome.out.strip()
+            continue
         setting = name.removeprefix(ENVIRONMENT_PREFIX).lower()
         assert setting in Settings.model_fields, f"there is no setting {name}"
         Settings.load(**{setting: value})
@@ -175,13 +189,16 @@ def loaded(name: str, folder: Path, database_url: str, redis_url: str) -> Iterat
         patch.setattr(sys, "stdin", Operator())
         patch.syspath_prepend(str(folder))
         sys.modules.pop(name, None)
+        before = set(sys.modules)
         module = importlib.import_module(name)
         trail: Trail = module.trail
         trail.app.conf.task_default_queue = f"queue of {database_url}"
         try:
             yield module
         finally:
-            sys.modules.pop(name)
+            for other in set(sys.modules) - before:  # those that use the application
+                if Path(getattr(sys.modules[other], "__file__", None) or "").parent == folder:
+                    sys.modules.pop(other)
             trail._parts.loop.run(trail.engines.asynchronous.dispose(), on_start=lambda _: None)
             trail.engines.dispose()
             trail.app.close()
@@ -190,7 +207,7 @@ def loaded(name: str, folder: Path, database_url: str, redis_url: str) -> Iterat
 @contextmanager
 def reading(database_url: str, redis_url: str) -> Iterator[Reader]:
     """Begin to follow a page, on a database of its own."""
-    with loaded("shop", FOLDER, database_url, redis_url) as shop:
+    with mock.patch.dict(os.environ), loaded("shop", FOLDER, database_url, redis_url) as shop:
         page = ModuleType("page")
         sys.modules[page.__name__] = page
         engine = create_engine(shop.trail.engines.sync.url)

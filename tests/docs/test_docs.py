@@ -7,6 +7,7 @@ after a block, as ``text``, must be what the block prints; ``…`` stands for an
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
@@ -160,6 +161,13 @@ def test_a_page_may_show_its_output_leave_out_a_block_and_let_a_worker_run(
     ]
 
     assert len(follow("\n".join(page)).ran) == 3
+
+
+def test_a_block_in_a_list_is_run_like_any_other(follow: Callable[[str], Reader]) -> None:
+    indented = textwrap.indent(fenced("python", "if True:\n    print('a')") + fenced(OUTPUT, "a"), "   ")
+    (ran,) = follow(f"1. Do this:\n\n{indented}").ran
+
+    assert ran.text == "if True:\n    print('a')"
 
 
 @pytest.mark.parametrize(

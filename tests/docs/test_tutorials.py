@@ -25,6 +25,7 @@ from tests.waiting import until
 
 FIRST: Final = ROOT / "docs/tutorials/track-your-first-task.md"
 ADOPT: Final = ROOT / "docs/tutorials/adopt-in-an-application.md"
+MIGRATE: Final = ROOT / "docs/tutorials/migrate-a-status-table.md"
 INVOICES: Final = ROOT / "examples/invoices"
 PATIENCE: Final = 60.0
 PASSED_ON: Final = ("LANG", "SSL_CERT_FILE", "PIP_INDEX_URL", "PIP_CERT", "PIP_CACHE_DIR")
@@ -148,6 +149,11 @@ def test_an_application_adopts_tasktrail_by_copy_and_paste(beginner: Beginner) -
         assert (beginner.folder / file.name).read_text() == file.read_text()
 
 
+@pytest.mark.timeout(600)
+def test_a_status_table_is_migrated_by_copy_and_paste(beginner: Beginner) -> None:
+    follow(MIGRATE, blocks(MIGRATE), beginner)
+
+
 def test_to_adopt_tasktrail_takes_fewer_than_thirty_changed_lines() -> None:
     (diff,) = (block.text for block in blocks(ADOPT) if block.language == "diff")
 
@@ -155,7 +161,7 @@ def test_to_adopt_tasktrail_takes_fewer_than_thirty_changed_lines() -> None:
 
 
 def test_every_tutorial_is_followed() -> None:
-    assert sorted((ROOT / "docs/tutorials").glob("*.md")) == sorted([FIRST, ADOPT])
+    assert sorted((ROOT / "docs/tutorials").glob("*.md")) == sorted([FIRST, ADOPT, MIGRATE])
 
 
 def follow(page: Path, work: list[Block], beginner: Beginner) -> None:

@@ -76,6 +76,27 @@ def test_the_answer_says_how_many_rows_there_were(engines: Engines) -> None:
         assert sender.send(RENAME, {"number": 2, "new": "due"}).rows() == 0
 
 
+@pytest.mark.parametrize(("prepares", "expected"), [(True, {"kept", "sent"}), (False, set())])
+def test_the_server_keeps_statements_for_a_connection_unless_it_may_not(
+    database_url: str, engine: Engine, prepares: bool, expected: set[str]
+) -> None:
+    engines = Engines(database_url, prepared_statements=prepares)
+    names = text("SELECT name, statement FROM pg_prepared_statements")
+    with engines.sender() as sender:
+        assert sender.send(ADD, {"n": 1, "word": "one"}).rows() == 1
+        assert sender.send(RENAME, {"number": 1, "new": "uno"}).rows() == 1
+        there = sender.connection.execute(names).all()
+        found = {"sent" for row in there if row.name.startswith("tasktrail_")}
+    with engines.kept() as db:
+        for _ in range(2):
+            assert db.execute(RENAME, {"number": 1, "new": "ein"}).all() == [(1,)]
+        found |= {"kept" for row in db.execute(names) if "UPDATE" in row.statement}
+    engines.dispose()
+
+    assert found == expected
+    assert words(engine) == {1: "ein"}
+
+
 def test_an_answer_can_be_asked_for_again_and_by_other_threads(engines: Engines) -> None:
     answers: list[int] = []
     with engines.sender() as sender:

@@ -134,6 +134,17 @@ def test_undone_to_the_first_phase_nothing_is_left_and_a_second_copy_is_the_same
     assert final(db) == whole
 
 
+def test_a_copy_that_was_verified_can_be_thrown_away_too(runner: Runner, db: Session) -> None:
+    empty = final(db)
+    copied(runner)
+    runner.verify()
+    assert phase(runner) is Phase.VERIFIED
+    runner.undo_backfill()
+
+    assert phase(runner) is Phase.SYNCING
+    assert final(db) == empty
+
+
 def test_rows_of_the_new_side_survive_that_the_copy_is_thrown_away(
     runner: Runner, db: Session, engine: Engine
 ) -> None:

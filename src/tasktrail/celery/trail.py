@@ -123,7 +123,9 @@ class Trail:
         self.untracked: dict[str, str] = {}
         self.registry = Registry()
         self.engines = Engines(
-            settings.database_url.get_secret_value(), connect_timeout=settings.connect_timeout
+            settings.database_url.get_secret_value(),
+            connect_timeout=settings.connect_timeout,
+            prepared_statements=settings.prepared_statements,
         )
         self.publisher = Publisher(app, self.engines, tracer)
         self.losses = LossRecorder(

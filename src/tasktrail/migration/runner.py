@@ -158,7 +158,9 @@ class Runner:
         """Throw the copy away, to make it again; what the new side did itself stays."""
         stagings = self.workspace.stagings(self.session)
         with self.session.alone(self.workspace.plan.name, "runner", doing="undo the copy"):
-            state = self.journal.require(self.session, "undo the copy", Phase.SYNCING, Phase.BACKFILLED)
+            state = self.journal.require(
+                self.session, "undo the copy", Phase.SYNCING, Phase.BACKFILLED, Phase.VERIFIED
+            )
             with self.session.transaction():
                 self._forget_copy(stagings)
                 self.session.run(
@@ -168,13 +170,10 @@ class Runner:
                     "migration = %(name)s",
                     name=self.workspace.plan.name,
                 )
-                if state.phase is Phase.BACKFILLED:
-                    self.journal.move(
-                        self.session,
-                        Phase.SYNCING,
-                        step="undo the copy",
-                        sources=frozenset({Phase.BACKFILLED}),
-                    )
+                if state.phase is Phase.VERIFIED:
+                    self._step_back(Phase.VERIFIED, Phase.BACKFILLED)
+                if state.phase is not Phase.SYNCING:
+                    self._step_back(Phase.BACKFILLED, Phase.SYNCING)
 
     def verify(self) -> list[Verdict]:
         """Verify the copy in three ways, at one moment; a clean verdict is remembered.
@@ -222,6 +221,9 @@ class Runner:
             self._require_dry_run(state)
             return False
         return True
+
+    def _step_back(self, source: Phase, target: Phase) -> None:
+        self.journal.move(self.session, target, step="undo the copy", sources=frozenset({source}))
 
     def _require_dry_run(self, state: State) -> None:
         self.journal.require_dry_run(state)
