@@ -86,6 +86,36 @@ class AsyncJobTrackingService(BaseTaskTrackingService[AsyncJobTracking]):
     model = AsyncJobTracking
 
 
+class ParcelTracking(BaseTaskTracking, Base):
+    """The orders again, in a table with a partition for each day."""
+
+    __tablename__ = "parcel_tracking"
+    __tracking__ = TrackingOptions(
+        domain="parcel",
+        schema=SCHEMA,
+        natural_key=NaturalKey(("day", "currency"), "uq_parcel"),
+        partition_days=1,
+        progress=Progress(done="done", total="total"),
+    )
+
+    day: Mapped[date]
+    currency: Mapped[str] = mapped_column(String(3), info={"pattern": "[A-Z]{3}"})
+    tags: Mapped[list[str] | None] = mapped_column(ARRAY(String(5)))
+    done: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    total: Mapped[int] = mapped_column(Integer, server_default=text("0"))
+    amount: Mapped[Decimal | None] = mapped_column(Numeric(10, 2))
+    seen_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    details: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    urgent: Mapped[bool | None]
+    payload: Mapped[str] = mapped_column(String(100), server_default="")
+
+
+class ParcelTrackingService(BaseTaskTrackingService[ParcelTracking]):
+    """The service of the parcels."""
+
+    model = ParcelTracking
+
+
 class Effect(Base):
     """What a job did to the world, written in the transaction that completes it."""
 

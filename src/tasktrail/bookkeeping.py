@@ -86,12 +86,22 @@ def note_pruned(db: Connection, domain: Domain, seconds: float) -> None:
         domain: the domain.
         seconds: the age.
     """
+    note_pruned_until(db, domain, func.now() - func.make_interval(0, 0, 0, 0, 0, 0, seconds))
+
+
+def note_pruned_until(db: Connection, domain: Domain, moment: Any) -> None:
+    """Note that rows were deleted, none of which ended at this moment or later.
+
+    Args:
+        db: the transaction that deletes them.
+        domain: the domain.
+        moment: a time, or an expression of one.
+    """
     state = library(domain.schema).rollup_state
-    edge = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, seconds)
     db.execute(
         update(state)
         .where(state.c.domain == domain.name)
-        .values(kept_from=func.greatest(state.c.kept_from, edge))
+        .values(kept_from=func.greatest(state.c.kept_from, moment))
     )
 
 

@@ -10,12 +10,14 @@ from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, func, inspect, select, text
 
-from tasktrail import references
+from tasktrail import partitions, references
 from tasktrail import schema as tasktrail_schema
 from tasktrail.celery.trail import TASK_OPTIONS, Trail
 from tasktrail.errors import BrokerUnavailable
 from tasktrail.guards import CLOCK, in_state, table_of
+from tasktrail.keys import keys_of
 from tasktrail.models import STANDARD_COLUMNS, standard_constraints, standard_indexes
+from tasktrail.partitioning import first_id
 from tasktrail.registry import Domain
 from tasktrail.states import Status
 
@@ -27,6 +29,13 @@ REDIS_VISIBILITY: Final = 3600.0
 
 INVALID_INDEXES: Final = text(
     "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid AND indrelid = to_regclass(:table)"
+)
+
+STRAYS: Final = "SELECT count(*) FROM (SELECT FROM {} LIMIT 10000) AS strays"
+MOST_STRAYS: Final = 10_000
+KEY_TRIGGERS: Final = frozenset({"tasktrail_keys", "tasktrail_keys_truncate"})
+ENABLED_TRIGGERS: Final = text(
+    "SELECT tgname FROM pg_trigger WHERE tgrelid = to_regclass(:table) AND tgenabled IN ('O', 'A')"
 )
 
 
@@ -116,6 +125,9 @@ def constraints_and_indexes(trail: Trail, db: Connection) -> Iterator[Finding]:
         there |= {unique["name"] for unique in inspector.get_unique_constraints(name, schema=schema)}
         wanted = [item.name for item in standard_constraints(options.domain)]
         wanted += [item.name for item in standard_indexes(options.domain)]
+        keys = keys_of(domain.model)
+        if keys is not None and inspector.has_table(keys.name, schema=schema):
+            there |= {unique["name"] for unique in inspector.get_unique_constraints(keys.name, schema=schema)}
         if options.natural_key is not None:
             wanted.append(options.natural_key.name)
         for item_name in wanted:
@@ -130,6 +142,34 @@ def constraints_and_indexes(trail: Trail, db: Connection) -> Iterator[Finding]:
         for index in db.execute(INVALID_INDEXES, {"table": quoted}).scalars():
             message = "is INVALID, left by an interrupted CREATE INDEX CONCURRENTLY; drop and build it again"
             yield Finding("constraints and indexes", Severity.ERROR, str(index), message)
+
+
+def partitions_and_keys(trail: Trail, db: Connection) -> Iterator[Finding]:
+    """A partitioned table has partitions for the next days and for all its rows, and its keys are kept."""
+    check = "partitions"
+    for domain in trail.registry:
+        table = table_of(domain.model)
+        name = partitions.name_of(table)
+        if domain.model.__tracking__.partition_days is None or not _has_standard_columns(db, domain):
+            continue
+        ahead = partitions.partitions_of(db, domain.model)
+        tomorrow = first_id(partitions.today(db) + 1)
+        if not any(one.first <= tomorrow < one.end for one in ahead):
+            message = "has no partition for tomorrow; run maintenance, by a role that owns the table"
+            yield Finding(check, Severity.ERROR, str(table), message)
+        default = {"name": partitions.default_of(table)}
+        if db.execute(text("SELECT to_regclass(:name)"), default).scalar() is None:
+            message = "has no default partition, so a job is refused where no other partition takes it"
+            yield Finding(check, Severity.ERROR, str(table), message)
+        elif count := db.execute(text(STRAYS.format(partitions.default_of(table)))).scalar_one():
+            rows = {1: "1 row", MOST_STRAYS: f"{MOST_STRAYS} rows or more"}.get(count, f"{count} rows")
+            message = f"has {rows} in its default partition, since nobody made theirs; they go row by row"
+            yield Finding(check, Severity.WARNING, str(table), message)
+        if keys_of(domain.model) is not None:
+            enabled = db.execute(ENABLED_TRIGGERS, {"table": name}).scalars()
+            for trigger in sorted(KEY_TRIGGERS.difference(enabled)):
+                message = f"lacks the trigger {trigger}, or it is disabled: natural keys can be doubled"
+                yield Finding(check, Severity.ERROR, str(table), message)
 
 
 def legacy_tables(trail: Trail, db: Connection) -> Iterator[Finding]:
@@ -273,6 +313,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     untracked_tasks,
     applied_schema,
     constraints_and_indexes,
+    partitions_and_keys,
     legacy_tables,
     legacy_references,
     celery_settings,

@@ -27,6 +27,7 @@ from tasktrail.errors import DatabaseUnavailable, LeaseExpired
 from tasktrail.guards import table_of
 from tasktrail.library import library
 from tasktrail.registry import Domain, Registry
+from tasktrail.retention import PartitionKeeper, prune_rows
 from tasktrail.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -93,6 +94,7 @@ class Maintenance:
         self._schema = schema
         self._chores = (Chore("rollups", settings.rollup_interval, self.roll_up), *chores)
         self._pruned_at = float("-inf")
+        self._partitions = PartitionKeeper(engines)
         self._rescue_from = float("-inf")
         self._reached: dict[str, list[tuple[float, datetime]]] = {}
 
@@ -113,7 +115,7 @@ class Maintenance:
                         continue
                     logger.info("maintenance: leading")
                     self._rescue_from = time.monotonic() + 2 * self._settings.heartbeat_interval
-                    leading.enter_context(doing(self._chores))
+                    leading.enter_context(doing([*self._chores, *self._partition_chores()]))
                     while not stop.is_set():
                         self.tick(db)
                         stop.wait(self._settings.maintenance_interval)
@@ -143,7 +145,7 @@ class Maintenance:
                 done.dispatched += self._dispatch(db, domain)
         if time.monotonic() - self._pruned_at >= self._settings.prune_interval:
             self._pruned_at = time.monotonic()
-            done.pruned = sum(self._prune(domain) for domain in self._registry)
+            done.pruned = sum(self._prune(domain) for domain in self._registry if not _is_partitioned(domain))
         if done:
             logger.info("maintenance: %s", done)
         return done
@@ -152,6 +154,26 @@ class Maintenance:
         """Bring the figures of all domains up to date; the leader does so on a thread of its own."""
         for domain in self._registry:
             bookkeeping.roll_up(self._engines.sync, domain)
+
+    def keep_partitions(self) -> int:
+        """Make partitions ahead, and drop those past their time; the leader does so on a thread of its own.
+
+        Returns:
+            How many rows went.
+        """
+        pruned = 0
+        for domain in self._registry:
+            if _is_partitioned(domain):
+                dropped, is_all = self._partitions.keep(domain, self._retention(domain))
+                pruned += dropped + (self._prune(domain) if is_all else 0)
+        if pruned:
+            logger.info("maintenance: %d rows went from partitioned tables", pruned)
+        return pruned
+
+    def _partition_chores(self) -> list[Chore]:
+        if not any(_is_partitioned(domain) for domain in self._registry):
+            return []
+        return [Chore("partitions", self._settings.prune_interval, self.keep_partitions)]
 
     def _lead(self, db: Connection, leading: ExitStack) -> bool:
         # Applications that share a database but no table must not keep each other from leading.
@@ -268,20 +290,16 @@ class Maintenance:
         return cancelled
 
     def _prune(self, domain: Domain) -> int:
-        days = self._settings.retention
-        seconds = domain.retention.total_seconds() if domain.retention else days * 86_400.0
-        pruned = 0
-        prune = sweeps.prune_if_ended(domain.model, self._schema)
-        forget = sweeps.forget_prerequisites_of_absent(domain.model, self._schema)
-        for _ in range(BATCHES_PER_TICK):
-            with self._engines.sync.begin() as db:
-                ids = db.execute(prune, {"batch": BATCH, "retention": seconds}).scalars().all()
-                if ids:
-                    db.execute(forget, {"ids": list(ids)})
-                    bookkeeping.note_pruned(db, domain, seconds)
-            pruned += len(ids)
-            if len(ids) < BATCH:
-                break
+        seconds = self._retention(domain)
+        pruned = prune_rows(self._engines.sync, domain, seconds, batch=BATCH, batches=BATCHES_PER_TICK)
         with self._engines.sync.begin() as db:
             bookkeeping.prune(db, domain)
         return pruned
+
+    def _retention(self, domain: Domain) -> float:
+        days = self._settings.retention
+        return domain.retention.total_seconds() if domain.retention else days * 86_400.0
+
+
+def _is_partitioned(domain: Domain) -> bool:
+    return domain.model.__tracking__.partition_days is not None

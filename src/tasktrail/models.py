@@ -10,14 +10,18 @@ from typing import Any, ClassVar, Final, ParamSpec, TypedDict, TypeVar, cast
 from uuid import UUID
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     CheckConstraint,
     Computed,
+    Connection,
     DateTime,
+    DefaultClause,
     Identity,
     Index,
     Integer,
     String,
+    Table,
     Text,
     UniqueConstraint,
     Uuid,
@@ -28,6 +32,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 from sqlalchemy.schema import SchemaItem
 
+from tasktrail import partitioning
+from tasktrail.errors import ConfigurationError
 from tasktrail.fingerprints import group_text
 from tasktrail.states import Status
 
@@ -94,6 +100,8 @@ class TrackingOptions:
             40 characters.
         schema: PostgreSQL schema of the table; ``None`` leaves it to the metadata and the search path.
         natural_key: makes enqueueing idempotent; ``None`` when every row is a unit of its own.
+        partition_days: partitions the table, with one partition for the rows of so many days, from 1 to 366,
+            so that pruning drops whole ones; ``None`` for a table in one piece (ADR 35).
         progress: the columns written by ``run.progress``.
         check: a rule over the fields of a new row that goes beyond their types; raises ``InvalidField``.
         extra: further constraints and indexes of the table.
@@ -103,6 +111,7 @@ class TrackingOptions:
     domain: str
     schema: str | None = None
     natural_key: NaturalKey | None = None
+    partition_days: int | None = None
     progress: Progress | None = None
     check: Callable[[Mapping[str, Any]], None] | None = None
     extra: tuple[SchemaItem, ...] = ()
@@ -136,7 +145,14 @@ class BaseTaskTracking:
 
     __tracking__: ClassVar[TrackingOptions]
 
-    id: Mapped[int] = mapped_column(BigInteger, Identity(always=False), primary_key=True, sort_order=-100)
+    @declared_attr
+    def id(cls) -> Mapped[int]:  # noqa: N805  # SQLAlchemy passes the class
+        """The row's number; that of a partitioned table says its day, too."""
+        numbered: Any = Identity(always=False)
+        if cls.__tracking__.partition_days is not None:
+            numbered = DefaultClause(text(partitioning.next_id(*_name_of(cls))))
+        return mapped_column(BigInteger, numbered, primary_key=True, sort_order=-100)
+
     status: Mapped[str] = mapped_column(String(20), server_default=Status.PENDING.value, sort_order=100)
     created_at: Mapped[datetime] = mapped_column(_utc(), server_default=func.now(), sort_order=101)
     updated_at: Mapped[datetime] = mapped_column(_utc(), server_default=func.now(), sort_order=102)
@@ -164,16 +180,55 @@ class BaseTaskTracking:
         """The constraints and indexes of the table, named after the domain."""
         options = cls.__tracking__
         items: list[Any] = [*standard_constraints(options.domain), *standard_indexes(options.domain)]
-        if options.natural_key is not None:
+        table: dict[str, Any] = {"schema": options.schema} if options.schema else {}
+        if options.partition_days is not None:
+            table |= _partitioned(cls, options)
+        elif options.natural_key is not None:
             items.append(UniqueConstraint(*options.natural_key.columns, name=options.natural_key.name))
         items.extend(options.extra)
-        return (*items, {"schema": options.schema} if options.schema else {})
+        return (*items, table)
 
 
-STANDARD_COLUMNS: Final = tuple(
-    name for name in BaseTaskTracking.__annotations__ if not name.startswith("__")
+STANDARD_COLUMNS: Final = (
+    "id",
+    *(name for name in BaseTaskTracking.__annotations__ if not name.startswith("__")),
 )
 """Names of the columns every tracking table has."""
+
+
+def _name_of(model: Any) -> tuple[str, str | None]:
+    return model.__tablename__, model.__tracking__.schema or model.metadata.schema
+
+
+def _partitioned(model: Any, options: TrackingOptions) -> dict[str, Any]:
+    """Return the arguments of a partitioned table: what it is partitioned by, and what is made with it."""
+    name, schema = _name_of(model)
+    partitioning.check(name, options.partition_days)
+    for item in options.extra:
+        if isinstance(item, UniqueConstraint) or (isinstance(item, Index) and item.unique):
+            raise ConfigurationError(
+                f"{name}: {item.name} cannot be UNIQUE in a partitioned table, except for its natural key"
+            )
+
+    def run(statements: list[str], db: Connection) -> None:
+        for statement in statements:
+            db.execute(DDL(statement.replace("%", "%%")))  # type: ignore[no-untyped-call]
+
+    def before_create(_: Table, db: Connection, **__: Any) -> None:
+        run(partitioning.before_table(name, schema), db)
+
+    def after_create(table: Table, db: Connection, **__: Any) -> None:
+        run(partitioning.after_table(name, schema), db)
+        key = options.natural_key
+        if key is not None:
+            partitioning.keys_table(table, key.columns, key.name).create(db)
+            run(partitioning.keep_keys(name, schema, key.columns), db)
+
+    def after_drop(_: Table, db: Connection, **__: Any) -> None:
+        run(partitioning.after_drop(name, schema), db)
+
+    listeners = [(function.__name__, function) for function in (before_create, after_create, after_drop)]
+    return {"postgresql_partition_by": "RANGE (id)", "listeners": listeners}
 
 
 def built_once(build: Callable[P, R]) -> Callable[P, R]:

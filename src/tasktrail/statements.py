@@ -42,6 +42,7 @@ from tasktrail.guards import (
     this_row,
 )
 from tasktrail.guards import owned as _owned
+from tasktrail.keys import id_of_key, keys_of
 from tasktrail.models import built_once
 from tasktrail.states import ACTIVE, REVIVABLE, Status, sources
 
@@ -74,6 +75,9 @@ def select_by_natural_key(model: Model) -> Select[Any]:
     key = model.__tracking__.natural_key
     columns = key.columns if key else ()
     guard = and_(*(table.c[name] == bindparam(f"key_{name}", type_=table.c[name].type) for name in columns))
+    keys = keys_of(model)
+    if keys is not None:
+        guard = table.c.id == id_of_key(keys)
     return select(table.c.id, table.c.status, table.c.celery_task_id).where(guard)
 
 

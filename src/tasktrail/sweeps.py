@@ -26,6 +26,7 @@ from sqlalchemy import (
     case,
     delete,
     exists,
+    extract,
     func,
     literal,
     null,
@@ -50,6 +51,7 @@ from tasktrail.guards import (
 )
 from tasktrail.library import library
 from tasktrail.models import built_once
+from tasktrail.partitioning import DAY, first_id
 from tasktrail.states import ACTIVE, ENDED, REVIVABLE, Status
 
 MOST_PATIENCE: Final = 16
@@ -58,6 +60,12 @@ MOST_PATIENCE: Final = 16
 
 def _seconds(name: str) -> ColumnElement[Any]:
     return func.make_interval(0, 0, 0, 0, 0, 0, bindparam(name, type_=Double()))
+
+
+def _first_id_of_partition_before(days: int, ago: ColumnElement[Any]) -> ColumnElement[int]:
+    """Return the first id of the partition before that for rows which were made so long ago."""
+    epoch = extract("epoch", func.now() - ago)
+    return (func.floor(epoch / (days * DAY)).cast(BigInteger) - 1) * first_id(days)
 
 
 def _batch(table: Table, *guard: ColumnElement[bool], oldest_first: ColumnElement[Any]) -> Select[Any]:
@@ -194,6 +202,11 @@ def prune_if_ended(model: Model, schema: str | None) -> ReturningDelete[Any]:
     table = table_of(model)
     needs, migrations = library(schema).prerequisites, library(schema).migrations
     old = func.now() - _seconds("retention")
+    days = model.__tracking__.partition_days
+    # A partition goes as a whole, so its rows wait for it, and for those among them that ended late.
+    is_in_time = (
+        true() if days is None else table.c.id < _first_id_of_partition_before(days, _seconds("retention"))
+    )
     awaited = exists().where(
         needs.c.needs_domain == model.__tracking__.domain,
         needs.c.needs_id == table.c.id,
@@ -206,6 +219,7 @@ def prune_if_ended(model: Model, schema: str | None) -> ReturningDelete[Any]:
         in_state(table, *ENDED),
         table.c.created_at < old,
         table.c.completed_at < old,
+        is_in_time,
         ~awaited,
         ~held,
         oldest_first=table.c.created_at,

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,19 @@ from tasktrail import DatabaseUnavailable, Settings, Status, TrackedTask, Trail,
 from tasktrail.cli.app import app
 from tasktrail.doctor import Finding, Severity, examine
 from tasktrail.embedded import EmbeddedPostgres
+from tasktrail.partitions import EPOCH, make_ahead, today
 from tasktrail.settings import sqlalchemy_url
 from tests.commands import Outcome, run_here
 from tests.rows import add_job, add_job_in, claim
-from tests.support import SCHEMA, JobTracking, JobTrackingService, OrderTrackingService, create_tables
+from tests.support import (
+    SCHEMA,
+    JobTracking,
+    JobTrackingService,
+    OrderTrackingService,
+    ParcelTracking,
+    ParcelTrackingService,
+    create_tables,
+)
 from tests.upkeep import shift
 
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -128,6 +137,59 @@ def test_the_tasks_of_another_application_in_the_process_are_not_its_own(
     assert "other.job" not in healthy.trail.app.tasks
     assert theirs.celery_task.app is other.app
     assert twin.job.celery_task.app is twin.trail.app
+
+
+@pytest.fixture
+def partitioned(install: Install) -> Installation:
+    """An installation with a partitioned domain, whose partitions are made."""
+    installation = install()
+    installation.trail.task(ParcelTrackingService, name="tests.parcel")(lambda _: None)
+    with installation.engine.begin() as db:
+        make_ahead(db, ParcelTracking)
+    return installation
+
+
+def test_a_partitioned_table_that_is_kept_well_has_no_finding(partitioned: Installation) -> None:
+    with partitioned.engine.begin() as db:
+        tracker.create(db, ParcelTracking, {"day": date(2001, 1, 1), "currency": "EUR"})
+
+    assert partitioned.findings() == []
+
+
+@pytest.mark.parametrize(
+    ("accident", "message"),
+    [
+        ("ALTER TABLE tracking.parcel_tracking DETACH PARTITION tracking.{tomorrow}", "has no partition for"),
+        ("DROP TABLE tracking.parcel_tracking_default", "has no default partition"),
+        (
+            "INSERT INTO tracking.parcel_tracking (id, day, currency) VALUES (5, now(), 'EUR')",
+            "has 1 row in its default partition",
+        ),
+        ("DROP TRIGGER tasktrail_keys ON tracking.parcel_tracking", "lacks the trigger tasktrail_keys"),
+        (
+            "ALTER TABLE tracking.parcel_tracking DISABLE TRIGGER tasktrail_keys_truncate",
+            "lacks the trigger tasktrail_keys_truncate, or it is disabled",
+        ),
+    ],
+)
+def test_a_partitioned_table_that_is_not_kept_is_named(
+    partitioned: Installation, accident: str, message: str
+) -> None:
+    with partitioned.engine.connect() as db:
+        tomorrow = EPOCH + timedelta(days=today(db) + 1)
+    partitioned.execute(accident.format(tomorrow=f"parcel_tracking_p{tomorrow:%Y%m%d}"))
+
+    (found,) = partitioned.finds("partitions", "tracking.parcel_tracking")
+
+    assert message in found
+
+
+def test_the_table_of_the_keys_is_needed_with_its_constraint(partitioned: Installation) -> None:
+    partitioned.execute("ALTER TABLE tracking.parcel_tracking_keys DROP CONSTRAINT uq_parcel")
+
+    assert partitioned.finds("constraints and indexes", "tracking.parcel_tracking") == [
+        "lacks uq_parcel; add it in a migration"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -33,7 +34,13 @@ from tasktrail import (
     update_task_status,
 )
 from tests.rows import columns, count_rows
-from tests.support import JobTracking, JobTrackingService, OrderTracking, OrderTrackingService
+from tests.support import (
+    JobTracking,
+    JobTrackingService,
+    OrderTracking,
+    OrderTrackingService,
+    ParcelTrackingService,
+)
 
 _days = count(date(2000, 1, 1).toordinal())
 _queues = count(1)
@@ -60,10 +67,14 @@ async def async_engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     await engine.dispose()
 
 
-@pytest.fixture
-async def orders(async_engine: AsyncEngine) -> AsyncIterator[OrderTrackingService]:
+@pytest.fixture(params=[OrderTrackingService, ParcelTrackingService], ids=["in one piece", "in partitions"])
+async def orders(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, async_engine: AsyncEngine
+) -> AsyncIterator[BaseTaskTrackingService[Any]]:
+    """The service of the orders; their table may be a partitioned one."""
+    monkeypatch.setattr(sys.modules[__name__], "OrderTracking", request.param.model)
     async with AsyncSession(async_engine) as db:
-        yield OrderTrackingService(db)
+        yield request.param(db)
 
 
 @pytest.fixture
@@ -135,7 +146,7 @@ NAIVE = datetime(2024, 3, 1, 12, 0)  # noqa: DTZ001  # what the test is about
 @pytest.mark.parametrize(
     ("fields", "named", "reason"),
     [
-        ({"colour": "red"}, "colour", "is no field of order"),
+        ({"colour": "red"}, "colour", "is no field of "),
         ({"currency": "EURO"}, "currency", "is 4 characters long, 3 fit"),
         ({"currency": "eu1"}, "currency", "must have the form"),
         ({"currency": None}, "currency", "may not be empty"),
@@ -206,7 +217,10 @@ async def test_a_constraint_of_the_database_is_told_as_a_field(
 ) -> None:
     with engine.begin() as db:
         db.execute(
-            text("ALTER TABLE tracking.order_tracking ADD CONSTRAINT ck_order_amount CHECK (amount <> 777)")
+            text(
+                f"ALTER TABLE {OrderTracking.__table__.fullname}"
+                " ADD CONSTRAINT ck_order_amount CHECK (amount <> 777)"
+            )
         )
 
     with pytest.raises(InvalidField, match=r"^ck_order_amount: .*violates check constraint"):

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, text
 
 from tasktrail import RetryPolicy, Status, sweeps, tracker
 from tasktrail.library import library
+from tests.partitioned import partition_jobs
 from tests.rows import add_job, add_job_in, claim, columns
 from tests.support import SCHEMA, JobTracking, OrderTracking
 from tests.upkeep import shift
@@ -27,6 +28,17 @@ POLICY: dict[str, Any] = {
     "gives_up": False,
     "error": "LeaseExpired: silent",
 }
+
+
+@pytest.fixture(params=["in one piece", "in partitions"])
+def database_url(
+    request: pytest.FixtureRequest, make_database: Callable[..., str], library_template: str
+) -> str:
+    """A fresh database, in which the table of the jobs may be a partitioned one."""
+    url = make_database(library_template)
+    if request.param == "in partitions":
+        partition_jobs(url)
+    return url
 
 
 def take(db: Connection, batch: int = 500) -> list[int]:

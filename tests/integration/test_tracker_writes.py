@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
@@ -41,7 +42,7 @@ from tests.rows import (
     somebody_waits_for_a_lock,
     wait_until,
 )
-from tests.support import JobTracking, OrderTracking
+from tests.support import JobTracking, OrderTracking, ParcelTracking
 
 DAY_ONE = date(2000, 1, 1).toordinal()
 _days = count(DAY_ONE)
@@ -55,9 +56,10 @@ def engine(make_database: Callable[..., str], library_template: str) -> Iterator
     engine.dispose()
 
 
-@pytest.fixture
-def order() -> dict[str, Any]:
-    """The fields of an order that no other test has."""
+@pytest.fixture(params=[OrderTracking, ParcelTracking], ids=["in one piece", "in partitions"])
+def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The fields of an order that no other test has; its table may be a partitioned one."""
+    monkeypatch.setattr(sys.modules[__name__], "OrderTracking", request.param)
     return {"day": date.fromordinal(next(_days)), "currency": "EUR"}
 
 
@@ -176,8 +178,8 @@ def test_a_unit_of_work_that_is_tracked_already_is_an_error_where_that_is_asked_
     with pytest.raises(DuplicateTracking) as caught:
         create(engine, order)
 
-    error = caught.value
-    assert ("order", there, order, status) == (error.domain, error.tracking_id, error.key, error.status)
+    error, domain = caught.value, OrderTracking.__tracking__.domain
+    assert (domain, there, order, status) == (error.domain, error.tracking_id, error.key, error.status)
     assert before == columns(engine, there, OrderTracking)
 
 

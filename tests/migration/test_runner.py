@@ -225,6 +225,13 @@ WRONG = [
         "tracking.order_tracking has no unique index on day, currency",
     ),
     (
+        (
+            "ALTER TABLE tracking.job_tracking RENAME TO whole; "
+            "CREATE TABLE tracking.job_tracking (LIKE tracking.whole) PARTITION BY RANGE (id)"
+        ),
+        "tracking.job_tracking is partitioned, which a migration cannot write to",
+    ),
+    (
         "ALTER TABLE tracking.order_tracking ALTER currency TYPE int USING 1",
         "old_orders.orders: currency gives character varying, tracking.order_tracking has integer",
     ),

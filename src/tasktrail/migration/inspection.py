@@ -42,6 +42,7 @@ RESTRICTING_KEYS: Final = """
     SELECT conname AS name, confrelid::regclass::text AS wanted FROM pg_constraint
     WHERE contype = 'f' AND conrelid = to_regclass(%(table)s) AND confdeltype IN ('a', 'r')
 """
+IS_PARTITIONED: Final = "SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass(%(table)s)"
 VIEWS: Final = """
     SELECT DISTINCT view.oid::regclass::text AS name
     FROM pg_depend JOIN pg_rewrite ON pg_rewrite.oid = objid JOIN pg_class view ON view.oid = ev_class
@@ -153,6 +154,12 @@ def _target_problems(
         columns = targets[route.name]
         if not columns:
             yield f"the table {route.target} is missing; apply the pending migrations"
+            continue
+        if session.value(IS_PARTITIONED, table=qualified(route.target)):
+            yield (
+                f"{route.target} is partitioned, which a migration cannot write to: "
+                "migrate to a table in one piece, without partition_days"
+            )
             continue
         missing = [name for name in (*route.columns, "id", *KEPT_BY_THE_ENGINE) if name not in columns]
         if missing:

@@ -168,21 +168,28 @@ def _searched(
 ) -> Found:
     """Look through stretches of ids, from the newest on, until there are enough rows or time is up."""
     table = table_of(domain.model)
-    oldest, newest = db.execute(select(func.min(table.c.id), func.max(table.c.id))).one()
     found: list[sqlalchemy.Row[Any]] = []
-    end = newest + 1 if key is None and newest is not None else key[0] if key is not None else 0
     began, stretch = time.monotonic(), FIRST_STRETCH
-    while oldest is not None and end > oldest:
-        start = end - stretch
-        within = (table.c.id < end, table.c.id >= start)
+    # Each stretch begins at a row, so none is spent on ids that nobody has: in partitions days lie far apart.
+    newest = db.execute(_newest(table, None if key is None else key[0])).scalar_one()
+    while newest is not None:
+        start = newest + 1 - stretch
+        within = (table.c.id <= newest, table.c.id >= start)
         query = select_all(domain.model).where(*conditions, *within).order_by(table.c.id.desc())
         found += db.execute(query.limit(limit + 1 - len(found))).all()
         if len(found) > limit:
             return found[:limit], (found[limit - 1].id, 0)
-        end, stretch = start, 2 * stretch
+        stretch *= 2
+        newest = db.execute(_newest(table, start)).scalar_one()
         if time.monotonic() - began >= PATIENCE:
-            return found, (end, 0) if end > oldest else None
-    return found, None
+            break
+    return found, None if newest is None else (newest + 1, 0)
+
+
+def _newest(table: sqlalchemy.Table, end: int | None) -> Select[Any]:
+    """Select the largest id, below another if that is given."""
+    query = select(func.max(table.c.id))
+    return query if end is None else query.where(table.c.id < end)
 
 
 def _rows_of(domain: Domain, ids: Select[tuple[int]]) -> Select[Any]:

@@ -5,13 +5,16 @@ Each ``vN`` module is frozen once released: a revision that was applied last yea
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, MetaData, inspect, text
 from sqlalchemy.exc import NoSuchTableError
 
+from tasktrail import partitions
 from tasktrail.errors import ConfigurationError, SchemaOutdated
 from tasktrail.library import LIBRARY_TABLES, VERSION_TABLE
+from tasktrail.partitioning import qualified
 from tasktrail.registry import Domain
 from tasktrail.schema import v1, v2, v3, v4, v5, v6
 
@@ -20,6 +23,7 @@ __all__ = [
     "LIBRARY_TABLES",
     "VERSIONS",
     "create_missing",
+    "is_kept_by_tasktrail",
     "problems",
     "require",
     "v1",
@@ -35,6 +39,9 @@ VERSIONS = (v1, v2, v3, v4, v5, v6)
 
 HEAD = VERSIONS[-1].VERSION
 """Version of the library's schema that this release works with."""
+
+
+KIND = text("SELECT relkind FROM pg_class WHERE oid = to_regclass(:table)")
 
 
 def problems(db: Connection, domains: Iterable[Domain], *, schema: str | None) -> list[str]:
@@ -63,6 +70,10 @@ def problems(db: Connection, domains: Iterable[Domain], *, schema: str | None) -
         except NoSuchTableError:
             found.append(f"the table {_qualified(table_schema, name)} is missing")
             continue
+        kind = "p" if domain.model.__tracking__.partition_days is not None else "r"
+        if db.execute(KIND, {"table": qualified(table_schema, name)}).scalar() != kind:
+            state = "not partitioned" if kind == "p" else "partitioned"
+            found.append(f"{_qualified(table_schema, name)} is {state}, unlike its model")
         wanted = [column.name for column in domain.model.__table__.columns]  # type: ignore[attr-defined]
         missing = [column for column in wanted if column not in there]
         if missing:
@@ -83,7 +94,7 @@ def require(db: Connection, domains: Iterable[Domain], *, schema: str | None) ->
         )
 
 
-def create_missing(db: Connection, domains: Iterable[Domain], *, schema: str | None) -> list[str]:
+def create_missing(db: Connection, domains: Collection[Domain], *, schema: str | None) -> list[str]:
     """Create what a database lacks, for development and tests; a deployment applies Alembic revisions.
 
     A table that is there is left as it is, even if it lacks a column.
@@ -94,7 +105,7 @@ def create_missing(db: Connection, domains: Iterable[Domain], *, schema: str | N
         schema: where the library's own tables go; ``None`` for the search path.
 
     Returns:
-        What was created: versions of the library's schema, and names of tables.
+        What was created: versions of the library's schema, and names of tables and partitions.
 
     Raises:
         ConfigurationError: Alembic is not installed.
@@ -119,7 +130,30 @@ def create_missing(db: Connection, domains: Iterable[Domain], *, schema: str | N
             if not inspector.has_table(table.name, schema=table.schema)
         ]
         metadata.create_all(db)
+    for domain in domains:
+        if domain.model.__tracking__.partition_days is not None:
+            created += partitions.make_ahead(db, domain.model)
     return created
+
+
+def is_kept_by_tasktrail(name: str | None, metadata: MetaData) -> bool:
+    """Say whether a table is one that no model describes: for ``include_name`` of Alembic's autogenerate.
+
+    These are the library's own tables, and the partitions and natural keys of partitioned tables.
+
+    Args:
+        name: the table's name, without its schema.
+        metadata: that of the application's models.
+    """
+    partitioned = {
+        table.name
+        for table in metadata.tables.values()
+        if table.dialect_kwargs.get("postgresql_partition_by")
+    }
+    table = name or ""
+    parts = (re.escape(one) for one in partitioned)
+    is_part = re.fullmatch(rf"({'|'.join(parts)})_(p\d{{8}}|default|keys)", table) if partitioned else None
+    return table in LIBRARY_TABLES or is_part is not None
 
 
 def _version(db: Connection, schema: str | None) -> int | None:

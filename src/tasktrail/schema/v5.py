@@ -107,6 +107,7 @@ def create_tracking_table(
     domain: str,
     items: Sequence[SchemaItem],
     schema: str | None = None,
+    partitioned: bool = False,
 ) -> None:
     """Create a tracking table with all that this version gives one; a table that is there gets it in parts.
 
@@ -116,8 +117,12 @@ def create_tracking_table(
         domain: the domain's name, part of the names of constraints and indexes.
         items: the domain's columns and constraints.
         schema: PostgreSQL schema of the table.
+        partitioned: make it for a model with ``partition_days``; see ``v1.create_tracking_table``.
+
+    Raises:
+        ConfigurationError: it cannot be partitioned: its name is too long, or two constraints are UNIQUE.
     """
-    v1.create_tracking_table(op, name, domain=domain, items=items, schema=schema)
+    v1.create_tracking_table(op, name, domain=domain, items=items, schema=schema, partitioned=partitioned)
     add_failure_group(op, name, schema=schema)
     create_indexes(op, name, domain=domain, schema=schema, concurrently=False)
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, Row
 from sqlalchemy.orm import Session
 
-from tasktrail import statements
+from tasktrail import keys, statements
 from tasktrail.errors import (
     DuplicateTracking,
     InvalidField,
@@ -55,7 +55,7 @@ def create(
             raise InvalidField(name, None, "is part of the natural key, so it must be given")
     values.setdefault("celery_task_id", str(uuid4()))
     while True:
-        added = db.execute(statements.insert_if_absent(model), values).first()
+        added = db.execute(*_insertion(model, values)).first()
         if added is not None:
             return AddedRow(added.id, values["celery_task_id"], Added.CREATED, Status.PENDING)
         key = natural_key_of(model, values)
@@ -92,13 +92,23 @@ def create_many(
     for row in values:
         if odd := sorted(row.keys() ^ values[0].keys()):
             raise InvalidField(odd[0], row.get(odd[0]), "is given for some of the rows only")
-    added = db.execute(statements.insert_many_if_absent(model), values)
+    if keys.keys_of(model) is None:
+        added = db.execute(statements.insert_many_if_absent(model), values).all()
+    else:
+        batches = keys.batches(values)
+        added = [row for batch in batches for row in db.execute(*keys.insert_if_absent(model, batch))]
     return [AddedRow(row.id, row.celery_task_id, Added.CREATED, Status.PENDING) for row in added]
 
 
 def mark_dispatched(db: Database, model: type[BaseTaskTracking], ids: Sequence[int]) -> None:
     """Note that the messages of these rows went out; rows no longer PENDING are left alone."""
     db.execute(statements.mark_dispatched_if_pending(model), {"ids": list(ids)})
+
+
+def _insertion(model: type[BaseTaskTracking], values: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+    if keys.keys_of(model) is None:
+        return statements.insert_if_absent(model), values
+    return keys.insert_if_absent(model, [values])
 
 
 def _restart(db: Database, model: type[BaseTaskTracking], there: Row[Any], *, grant: int) -> AddedRow:
