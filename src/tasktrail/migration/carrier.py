@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from tasktrail.errors import DirectionTurned
 from tasktrail.migration.reconcile import Reconciler
@@ -14,6 +16,13 @@ from tasktrail.migration.stragglers import apply_stragglers
 from tasktrail.migration.sync import Lag, apply_changes, lag
 from tasktrail.migration.triggers import Side
 from tasktrail.migration.workspace import Workspace
+
+LONGEST_REST: Final = 2.0
+"""So long whoever follows rests after a batch, at most, in seconds.
+
+It rests for as long as it worked, which leaves the server to those who write, and makes the next batch larger:
+many changes of one unit of work cost hardly more than one.
+"""
 
 
 class Carrier:
@@ -97,8 +106,9 @@ def follow(
     carrier = Carrier(workspace, session)
     with session.alone(workspace.plan.name, "follower", doing="follow changes"):
         while not stop.is_set():
+            began = time.monotonic()
             before = lag(session, workspace, side=None)
             applied = carrier.carry(stop) if before.entries else 0
             report(applied, before)
-            if not applied:
-                stop.wait(interval)
+            took = time.monotonic() - began
+            stop.wait(min(max(took, interval), LONGEST_REST) if applied else interval)
