@@ -20,7 +20,7 @@ from tasktrail.migration.workspace import Workspace
 LONGEST_REST: Final = 2.0
 """So long whoever follows rests after a batch, at most, in seconds.
 
-It rests for as long as it worked, which leaves the server to those who write, and makes the next batch larger:
+It rests for as long as it worked, which leaves the server to those who write. The next batch is larger, and
 many changes of one unit of work cost hardly more than one.
 """
 
