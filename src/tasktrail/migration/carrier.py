@@ -17,12 +17,14 @@ from tasktrail.migration.sync import Lag, apply_changes, lag
 from tasktrail.migration.triggers import Side
 from tasktrail.migration.workspace import Workspace
 
-LONGEST_REST: Final = 2.0
-"""So long whoever follows rests after a batch, at most, in seconds.
+REST: Final = 2.0
+"""Whoever follows rests so many times as long as a batch took, which leaves the server to those who write.
 
-It rests for as long as it worked, which leaves the server to those who write. The next batch is larger, and
-many changes of one unit of work cost hardly more than one.
+The next batch is larger, and many changes of one unit of work cost hardly more than one.
 """
+
+LONGEST_REST: Final = 3.0
+"""But no longer than this, in seconds."""
 
 
 class Carrier:
@@ -110,5 +112,5 @@ def follow(
             before = lag(session, workspace, side=None)
             applied = carrier.carry(stop) if before.entries else 0
             report(applied, before)
-            took = time.monotonic() - began
-            stop.wait(min(max(took, interval), LONGEST_REST) if applied else interval)
+            rest = min(REST * (time.monotonic() - began), LONGEST_REST)
+            stop.wait(max(rest, interval) if applied else interval)
