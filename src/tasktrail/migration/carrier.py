@@ -23,7 +23,7 @@ REST: Final = 2.0
 The next batch is larger, and many changes of one unit of work cost hardly more than one.
 """
 
-LONGEST_REST: Final = 3.0
+LONGEST_REST: Final = 1.0
 """But no longer than this, in seconds."""
 
 
