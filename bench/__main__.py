@@ -32,11 +32,11 @@ MARKS: Final = ("<!-- figures: made by `python -m bench --page` -->", "<!-- end 
 
 PROGRAMS: Final = {
     "transitions": (),
-    "tracked_vs_bare": (),
-    "producer_memory": ("--rows", "300000"),
+    "tracked_vs_bare": ("--jobs", "2000"),
+    "producer_memory": ("--rows", "200000"),
     "operations": ("--rows", "100000"),
     "migration": ("--rows", "300000", "--memory", "10000"),
-    "monitoring": ("--rows", "10000000"),
+    "monitoring": ("--rows", "10000000", "--rounds", "40"),
 }
 """What is run, in this order, and at which size."""
 
