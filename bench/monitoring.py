@@ -25,7 +25,7 @@ from rich.console import Console
 from sqlalchemy import Connection, Engine, create_engine, inspect, select, text
 
 from bench import monitoring_peers as peers
-from bench.monitoring_pages import SECONDS, cost_of
+from bench.monitoring_pages import cost_of
 from bench.monitoring_rows import DOMAINS, SCHEMA, create_tables, fill
 from bench.report import Figure, Report
 from bench.stand import environment
@@ -228,11 +228,11 @@ def figures(engine: Engine, rounds: int, *, with_peers: bool) -> Iterator[Figure
 def open_pages(engine: Engine, pages: int = 50) -> Iterator[Figure]:
     """Yield what many open dashboards cost beside one."""
     one, many = cost_of(engine, 1), cost_of(engine, pages)
-    for what, unit in (("transactions", ""), ("rows read", "rows")):
+    for what, unit in (("transactions", "/s"), ("rows read", "rows/s")):
         name = what.removesuffix(" read")
         ours, theirs = getattr(many, name), getattr(one, name)
         yield Figure(
-            f"{pages} open dashboards, {what} in {SECONDS:.0f} s",
+            f"{pages} open dashboards, {what}",
             ours,
             unit,
             "one dashboard",

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import httpx
 from celery import Celery
@@ -21,40 +21,46 @@ from tasktrail.guards import table_of
 from tasktrail.web import create_app
 from tests.serving import served
 
-SECONDS: Final = 20.0
+SECONDS: Final = 40.0
 LEAST: Final = 1.5
 """Between two fetches of one page, in seconds, as its script has it."""
 CHANGES: Final = 20
 """Rows that change in a second meanwhile."""
 
 
+Counters: TypeAlias = tuple[int, int, int, float]
+"""Transactions and rows of the server, changes of ours, and when that was."""
+
+
 @dataclass(frozen=True)
 class Cost:
-    """What the database did.
+    """What the database did in a second.
 
     Attributes:
         transactions: how many it committed, without those that changed rows.
         rows: how many it read.
-        fetches: how often pages fetched themselves.
+        fetches: how often pages fetched themselves, all of them.
     """
 
-    transactions: int
-    rows: int
-    fetches: int
+    transactions: float
+    rows: float
+    fetches: float
 
 
 def cost_of(engine: Engine, pages: int) -> Cost:
     """Return what so many open overviews cost in ``SECONDS``, while rows change, without opening them."""
     with served(create_app(_trail(engine), is_open=True)) as url, _changes(engine) as changes:
 
-        def counters() -> tuple[int, int, int]:
+        def counters() -> Counters:
             time.sleep(1.5)  # sessions of the server report with a delay of a second
-            return (*_counters(engine), changes[0])
+            return (*_counters(engine), changes[0], time.monotonic())
 
         before, fetches = asyncio.run(_look_on(url, pages, counters))
         after = counters()
-    done = [later - earlier for earlier, later in zip(before, after, strict=True)]
-    return Cost(done[0] - done[2], done[1], fetches)
+    transactions, rows, changed, seconds = (
+        later - earlier for earlier, later in zip(before, after, strict=True)
+    )
+    return Cost((transactions - changed) / seconds, rows / seconds, fetches / seconds)
 
 
 def _trail(engine: Engine) -> Trail:
@@ -102,9 +108,7 @@ def _changes(engine: Engine) -> Iterator[list[int]]:
         thread.join()
 
 
-async def _look_on(
-    url: str, pages: int, counters: Callable[[], tuple[int, int, int]]
-) -> tuple[tuple[int, int, int], int]:
+async def _look_on(url: str, pages: int, counters: Callable[[], Counters]) -> tuple[Counters, int]:
     """Open pages and let them follow; return the counters once all are open, and how often they fetched."""
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=url, limits=limits, timeout=60) as client:

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
+    Double,
     Interval,
-    ScalarSelect,
+    Label,
     Select,
     Table,
+    bindparam,
     func,
     literal_column,
     select,
@@ -28,6 +30,8 @@ from tasktrail.monitoring.windows import Source
 from tasktrail.registry import Domain
 from tasktrail.states import Status
 from tasktrail.tracker.reading import select_all
+
+Seconds: TypeAlias = float | ColumnElement[float]
 
 MOST_LATE: Final = 10_000
 """How far late rows are counted."""
@@ -103,18 +107,28 @@ def late_counts(
         lease: how old a heartbeat may be, in seconds.
         bound: for how long a row may be due, in seconds.
     """
-
-    def counted(guard: tuple[ColumnElement[bool], ...], table: Table) -> ScalarSelect[int]:
-        first = select(table.c.id).where(*guard).limit(MOST_LATE + 1).subquery()
-        return select(func.count()).select_from(first).scalar_subquery()
-
-    tables = [table_of(domain.model) for domain in domains]
-    guards = [guard for table in tables for guard in (_is_stuck(table, lease), _is_overdue(table, bound))]
-    counts = db.execute(
-        select(*(counted(guard, tables[at // 2]).label(f"late_{at}") for at, guard in enumerate(guards)))
-    ).one()
+    models = tuple(domain.model for domain in domains)
+    counts = db.execute(_late_counts(models), {"lease": lease, "bound": bound}).one()
     capped = [CappedCount(min(count, MOST_LATE), is_more=count > MOST_LATE) for count in counts]
     return list(zip(capped[::2], capped[1::2], strict=True))
+
+
+@built_once
+def _late_counts(models: tuple[Model, ...]) -> Select[Any]:
+    """Count stuck and overdue rows of each domain; parameters: ``lease`` and ``bound``, in seconds."""
+
+    def counted(guard: tuple[ColumnElement[bool], ...], table: Table, name: str) -> Label[int]:
+        first = select(table.c.id).where(*guard).limit(MOST_LATE + 1).subquery()
+        return select(func.count()).select_from(first).scalar_subquery().label(name)
+
+    lease: Seconds = bindparam("lease", type_=Double())
+    bound: Seconds = bindparam("bound", type_=Double())
+    columns: list[ColumnElement[Any]] = []
+    for at, table in enumerate(map(table_of, models)):
+        columns.append(counted(_is_stuck(table, lease), table, f"stuck_{at}"))
+        columns.append(counted(_is_overdue(table, bound), table, f"overdue_{at}"))
+    query: Select[Any] = select(*columns)
+    return query
 
 
 def stuck(db: Source, domain: Domain, *, lease: float, limit: int = 20) -> LateRows:
@@ -143,15 +157,15 @@ def overdue(db: Source, domain: Domain, *, bound: float, limit: int = 20) -> Lat
     return _late(db, domain, _is_overdue(table, bound), table.c.next_attempt_at, limit)
 
 
-def _is_stuck(table: Table, lease: float) -> tuple[ColumnElement[bool], ...]:
+def _is_stuck(table: Table, lease: Seconds) -> tuple[ColumnElement[bool], ...]:
     return in_state(table, Status.PROCESSING), table.c.heartbeat_at < _ago(lease)
 
 
-def _is_overdue(table: Table, bound: float) -> tuple[ColumnElement[bool], ...]:
+def _is_overdue(table: Table, bound: Seconds) -> tuple[ColumnElement[bool], ...]:
     return in_state(table, Status.PENDING), table.c.next_attempt_at < _ago(bound)
 
 
-def _ago(seconds: float) -> ColumnElement[datetime]:
+def _ago(seconds: Seconds) -> ColumnElement[datetime]:
     interval: ColumnElement[object] = func.make_interval(0, 0, 0, 0, 0, 0, seconds, type_=Interval())
     return func.now() - interval
 
