@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -228,9 +229,9 @@ def test_dev_starts_what_has_no_url_says_so_and_stops_it(
     project_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TASKTRAIL_DATABASE_URL", "postgresql://db.example/shop")
-    socket = project_folder / ".tasktrail/redis/run/redis.sock"
     try:
         up, status = run_here(app, "dev", "up"), run_here(app, "dev", "status")
+        (socket,) = (Path(found) for found in re.findall(r"redis\+socket://(.+redis\.sock)'", up.out))
         was_there = socket.exists()
     finally:
         down = run_here(app, "dev", "down")
