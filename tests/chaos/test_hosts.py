@@ -122,5 +122,5 @@ def _cut_off(there: Field, network: Network, host: int) -> None:
     rescued = look(RESCUED)
     network.cut(host)
     began = time.monotonic()
-    until(lambda: time.monotonic() - began > CUT and look(RESCUED) > rescued, seconds=60)
+    until(lambda: time.monotonic() - began > CUT and look(RESCUED) > rescued, seconds=120)
     network.heal(host)
