@@ -512,12 +512,15 @@ class TestRollback:
         self, cut_over: Workspace, db: Session, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(locks, "ATTEMPTS", 1)
-        db.run("INSERT INTO tracking.job_tracking (payload, next_attempt_at) VALUES ('made', now())")
+        db.run("INSERT INTO tracking.job_tracking (payload, next_attempt_at, updated_at) "
+               "VALUES ('made', now(), '2020-01-01'), ('later', '2100-01-01', now())")  # fmt: skip
         with writing(cut_over) as writer:
             writer.execute("UPDATE tracking.job_tracking SET status = 'CANCELLED' WHERE id = 1")
             with pytest.raises(MigrationError, match="could not roll back"):
                 Rollback(cut_over, db).run()
 
+        later = "SELECT next_attempt_at::date::text FROM tracking.job_tracking WHERE payload = 'later'"
+        assert db.value(later) == "2100-01-01"
         assert db.value("SELECT next_attempt_at <= now() FROM tracking.job_tracking WHERE payload = 'made'")
         assert troubles(db, cut_over) == []
 

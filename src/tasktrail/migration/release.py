@@ -21,17 +21,22 @@ ABANDONED_AFTER: Final = "24 hours"
 
 ABANDONED: Final = "abandoned before migration"
 
+NEVER: Final = "-infinity"
+"""As the moment of the cutover: no row was untouched for long before it, so none is given up."""
+
 BATCH: Final = 5_000
 
 
-def release(session: Session, workspace: Workspace, stagings: Sequence[Staging], moment: datetime) -> int:
+def release(
+    session: Session, workspace: Workspace, stagings: Sequence[Staging], moment: datetime | str
+) -> int:
     """Make unfinished mirrored rows due, or FAILED where nobody touched them for long.
 
     Args:
         session: outside any transaction; what it does is noted, so that the legacy tables follow.
         workspace: the plan and the database.
         stagings: of the tables.
-        moment: of the cutover, from which untouched rows are measured.
+        moment: of the cutover, from which untouched rows are measured; or ``NEVER``.
 
     Returns:
         How many rows there were; none when it is run again.
@@ -59,7 +64,7 @@ def release_staged(session: Session, workspace: Workspace, staging: Staging) -> 
     """
     among = f"AND l.source_key IN (SELECT _source_key FROM {staging.keys})"
     return sum(
-        session.run(_release(workspace, staging, route, "", among), moment="-infinity")
+        session.run(_release(workspace, staging, route, "", among), moment=NEVER)
         for route in staging.transform.table.routes
     )
 

@@ -17,7 +17,7 @@ from tasktrail.migration.locks import NotDrained, under_locks
 from tasktrail.migration.names import key_text, qualified
 from tasktrail.migration.numbering import number_apart, number_legacy_on
 from tasktrail.migration.reconcile import HELD, Reconciler
-from tasktrail.migration.release import release
+from tasktrail.migration.release import NEVER, release
 from tasktrail.migration.reverse import WriteBack, lost_on_the_way_back, ways_back
 from tasktrail.migration.session import Session
 from tasktrail.migration.staging import WRITTEN_BACK
@@ -117,7 +117,6 @@ class Rollback:
         for way in ways:
             way.create(session)
         sources = [reconciler.staging.transform.source for reconciler in reconcilers]
-        since = self.journal.require(session, "roll back", *REVERSED).since
         try:
             under_locks(
                 session,
@@ -131,18 +130,22 @@ class Rollback:
             )
         except Exception:
             if not session.connection.closed:  # running it, or the cutover, again does what is left to do
-                release(session, workspace, [reconciler.staging for reconciler in reconcilers], since)
+                release(session, workspace, [reconciler.staging for reconciler in reconcilers], NEVER)
             raise
 
     def _drain(self, reconcilers: Sequence[Reconciler], ways: Sequence[WriteBack]) -> None:
-        """Do all that can be done before the locks, so that little is left to do under them."""
+        """Do all that can be done before the locks, so that little is left to do under them.
+
+        Of the jobs that wait only those are held whose time has come: should the locks not be had, they are
+        due again, and nothing is lost. A time in the future would be.
+        """
         carry_back(self.session, self.workspace, reconcilers, ways)
         for way in ways:
             taken = BATCH
             while taken == BATCH:
                 with self.session.transaction():
                     self.session.run(NOT_NOTED)  # the legacy rows say PENDING as it is
-                    taken = self._hold(way, f"LIMIT {BATCH}")
+                    taken = self._hold(way, "AND t.next_attempt_at <= now()", f"LIMIT {BATCH}")
 
     def _flip(
         self, reconcilers: Sequence[Reconciler], ways: Sequence[WriteBack], losses: Sequence[Difference]
@@ -174,7 +177,7 @@ class Rollback:
             losses=len(losses),
         )
 
-    def _hold(self, way: WriteBack, limit: str = "") -> int:
+    def _hold(self, way: WriteBack, among: str = "", limit: str = "") -> int:
         """Make mirrors of what waits to be run: from the moment on old workers do that.
 
         Returns:
@@ -186,7 +189,7 @@ class Rollback:
         return self.session.run(
             f"UPDATE {target} t SET {', '.join(f'{name} = NULL' for name in HELD)} FROM ("
             f"SELECT t.id FROM {target} t JOIN {way.staging.ledger} l ON {self._is_ours(way)} "
-            f"WHERE {waits} {limit} FOR UPDATE OF t) w WHERE t.id = w.id AND {waits}"
+            f"WHERE {waits} {among} {limit} FOR UPDATE OF t) w WHERE t.id = w.id AND {waits}"
         )
 
     def _is_ours(self, way: WriteBack) -> str:
