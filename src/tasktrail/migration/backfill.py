@@ -111,8 +111,9 @@ class Backfill:
             for reconciler in reconcilers
         ]
         if self._connections == 1 or len(copiers) == 1:
-            for copier in copiers:
-                copier.run(session)
+            with session.not_waiting_for_disk():
+                for copier in copiers:
+                    copier.run(session)
             return
         copiers.sort(key=lambda copier: copier.total(session), reverse=True)
         stop = threading.Event()
@@ -125,7 +126,8 @@ class Backfill:
 
     def _copy(self, copier: Copier, stop: threading.Event) -> None:
         """Copy a table on a connection of its own."""
-        with self._workspace.session(f"migrate backfill {copier.table.name}") as session:
+        name = f"migrate backfill {copier.table.name}"
+        with self._workspace.session(name) as session, session.not_waiting_for_disk():
             copier.run(session, stop)
 
     def _report_alone(self, progress: Progress) -> None:

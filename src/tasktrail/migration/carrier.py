@@ -17,13 +17,14 @@ from tasktrail.migration.sync import Lag, apply_changes, lag
 from tasktrail.migration.triggers import Side
 from tasktrail.migration.workspace import Workspace
 
-REST: Final = 2.0
-"""Whoever follows rests so many times as long as a batch took, which leaves the server to those who write.
+REST: Final = 9.0
+"""Whoever follows rests so many times as long as a batch took: those who write have the server for themselves
+nine tenths of the time.
 
 The next batch is larger, and many changes of one unit of work cost hardly more than one.
 """
 
-LONGEST_REST: Final = 1.0
+LONGEST_REST: Final = 5.0
 """But no longer than this, in seconds."""
 
 
@@ -106,7 +107,10 @@ def follow(
         report: is told how many changes were carried over, and the lag before.
     """
     carrier = Carrier(workspace, session)
-    with session.alone(workspace.plan.name, "follower", doing="follow changes"):
+    with (
+        session.alone(workspace.plan.name, "follower", doing="follow changes"),
+        session.not_waiting_for_disk(),
+    ):
         while not stop.is_set():
             began = time.monotonic()
             before = lag(session, workspace, side=None)

@@ -21,6 +21,7 @@ from tasktrail.migration.names import in_schema, listed, matching, qualified, qu
 from tasktrail.migration.plan import Route
 from tasktrail.migration.session import CONFLICTS, PATIENCE, Session, pause_before_retry
 from tasktrail.migration.staging import Staging
+from tasktrail.migration.transform import HASH
 from tasktrail.migration.triggers import NOT_NOTED
 
 Fill: TypeAlias = Callable[[Session], int]
@@ -216,7 +217,6 @@ class Reconciler:
     # The ledger
 
     def _note(self, route: Route, chunk: int) -> str:
-        rule, name = self._table.rule_version, literal(self._table.name)
         rows, target_id = "ranked r", "r.id"
         if not route.keeps_ids:
             # A FULL JOIN is never done in nested loops, whatever the planner believes of the sizes. A row
@@ -224,56 +224,66 @@ class Reconciler:
             rows = f"ranked r FULL JOIN written w ON {matching('r', 'w', route.key)}"
             there = f"SELECT t.id FROM {qualified(route.target)} t WHERE {matching('t', 'r', route.key)}"
             target_id = f"coalesce(w.id, r._taken, ({there}))"
-        return f"""
-            INSERT INTO {self._ledger} AS l (table_name, source_key, source_hash, disposition, route,
-            target_key,
-                target_id, reason, inferred, rule_version, chunk)
-            SELECT {name}, _source_key, _hash,
+        return self._say(
+            f"""
+            SELECT _source_key, _hash,
                 CASE WHEN _is_pair IS FALSE THEN 'quarantined' WHEN _place = 1 AND _taken IS NULL THEN
                 'migrated' ELSE 'consolidated' END, {literal(route.name)}, _target_key, {target_id},
                 CASE WHEN _is_pair THEN 'paired' WHEN _taken IS NOT NULL THEN 'id_taken' WHEN _place > 1 THEN
                 'newer_row' END,
-                _inferred, {rule}, {chunk}
+                _inferred
             FROM {rows}
             UNION ALL
-            SELECT {name}, _source_key, _hash, _disposition, {literal(route.name)}, NULL, NULL, _reason,
-            NULL,
-                {rule}, {chunk}
+            SELECT _source_key, _hash, _disposition, {literal(route.name)}, NULL, NULL, _reason, NULL
             FROM {self.staging.stage(route)} WHERE NOT _is_fine
-            {self._on_conflict}
-        """
+            """,
+            chunk,
+        )
 
     def _note_others(self, chunk: int) -> str:
         """Note the rows that take no route, and those whose transform fails."""
         rows = self._transform.others(self.staging.joined, "NOT k._has_failed")
-        return f"""
-            WITH noted AS (
-                INSERT INTO {self._ledger} AS l (table_name, source_key, source_hash, disposition, route,
-                target_key,
-                    target_id, reason, inferred, rule_version, chunk)
-                SELECT {literal(self._table.name)}, _source_key, _hash, _disposition, NULL, NULL, NULL,
-                    _reason, NULL::text[], {self._table.rule_version}, {chunk}
-                FROM (
-                    {rows}
-                    UNION ALL
-                    SELECT k._source_key, md5((s.*)::text)::uuid, k._error, 'quarantined' FROM
-                    {self.staging.joined} WHERE k._has_failed
-                ) others
-                {self._on_conflict}
-            )
-            {self._keep_raw}
-        """
-
-    @property
-    def _on_conflict(self) -> str:
-        said = ("source_hash", "disposition", "route", "target_key", "target_id", "reason", "inferred",
-                "rule_version", "deleted_at")  # fmt: skip
-        assignments = ", ".join(f"{name} = excluded.{name}" for name in (*said, "chunk"))
-        return (
-            f"ON CONFLICT (table_name, source_key) DO UPDATE SET {assignments} "
-            f"WHERE ({listed(said, 'l')}) IS DISTINCT FROM ({listed(said, 'excluded')}) "
-            "RETURNING l.source_key, l.source_hash, l.disposition, l.route, l.inferred"
+        said = self._say(
+            f"""
+            SELECT _source_key, _hash, _disposition, NULL::text, NULL::text, NULL::bigint, _reason,
+                NULL::text[]
+            FROM (
+                {rows}
+                UNION ALL
+                SELECT k._source_key, {HASH}, k._error, 'quarantined'
+                FROM {self.staging.joined} WHERE k._has_failed
+            ) others
+            """,
+            chunk,
         )
+        return f"WITH noted AS ({said}) {self._keep_raw}"
+
+    def _say(self, rows: str, chunk: int) -> str:
+        """Write to the ledger what it does not say yet.
+
+        Most rows of a batch are there since they share a unit of work with one that changed. Of them the
+        ledger says it already; an upsert would lock each.
+
+        Args:
+            rows: a SELECT of key, hash, disposition, route, target key, target id, reason, inferred columns.
+            chunk: the number noted.
+        """
+        columns = ("source_hash", "disposition", "route", "target_key", "target_id", "reason", "inferred",
+                   "rule_version")  # fmt: skip
+        changes = ", ".join(f"{name} = excluded.{name}" for name in (*columns, "deleted_at", "chunk"))
+        before = ", ".join(f"n._{name}" for name in columns)
+        return f"""
+            INSERT INTO {self._ledger} AS l (table_name, source_key, {listed(columns)}, chunk)
+            SELECT {literal(self._table.name)}, said.*, {self._table.rule_version}, {chunk}
+            FROM ({rows}) AS said (source_key, {listed(columns[:-1])})
+            WHERE NOT EXISTS (
+                SELECT FROM {self.staging.known} n WHERE n._source_key = said.source_key AND n._is_live
+                    AND ({before}) IS NOT DISTINCT FROM ({listed(columns[:-1], "said")},
+                        {self._table.rule_version})
+            )
+            ON CONFLICT (table_name, source_key) DO UPDATE SET {changes}
+            RETURNING l.source_key, l.source_hash, l.disposition, l.route, l.inferred
+        """
 
     def _note_gone(self, session: Session, chunk: int) -> None:
         """Leave tombstones of rows that were deleted, also of those that came and went unseen."""
@@ -334,20 +344,27 @@ class Reconciler:
         """
 
     def _keep_raw_of_known(self, session: Session) -> None:
-        """Keep and forget raw rows as the plan has it now, also where the ledger says what it said before."""
+        """Keep and forget raw rows as the plan has it now, also where the ledger says what it said before.
+
+        That is, for the keys that were named; for others of their units where the ledger says something else.
+        """
         name, known = literal(self._table.name), self.staging.known
+        changed = (
+            "(n._round = 0 OR (n._source_hash, n._disposition, n._route, n._inferred) IS DISTINCT FROM "
+            "(l.source_hash, l.disposition, l.route, l.inferred))"
+        )
         session.run(f"""
             INSERT INTO {self._raw} AS w (table_name, source_key, source_hash, raw)
             SELECT {name}, k._source_key, l.source_hash, row_to_json(s)::text
             FROM {self.staging.joined} JOIN {known} n ON n._source_key = k._source_key
             JOIN {self._ledger} l ON l.source_key = n._source_key AND {self.staging.is_known}
-            WHERE NOT ({self._as_it_was})
+            WHERE {changed} AND NOT ({self._as_it_was})
             {RENEWED} WHERE w.source_hash IS DISTINCT FROM excluded.source_hash
         """)
         session.run(f"""
             DELETE FROM {self._raw} w USING {known} n, {self._ledger} l
             WHERE w.table_name = {name} AND w.source_key = n._source_key AND l.source_key = n._source_key
-                AND {self.staging.is_known} AND {self._as_it_was}
+                AND {self.staging.is_known} AND {changed} AND {self._as_it_was}
         """)
 
     # Rows that fail

@@ -110,6 +110,20 @@ class Session:
             yield
 
     @contextmanager
+    def not_waiting_for_disk(self) -> Iterator[None]:
+        """Commit without waiting for the server's disk, which leaves it to those who need to wait for it.
+
+        A crash of the server within a second may lose the last transactions, each of them whole. So it is for
+        those that take their work from a queue, or move a cursor, in the same transaction: it is done again.
+        """
+        self.run("SET synchronous_commit = off")
+        try:
+            yield
+        finally:
+            if not self.connection.closed:
+                self.run("RESET synchronous_commit")
+
+    @contextmanager
     def snapshot(self, *, read_only: bool = False, keep: bool = True) -> Iterator[None]:
         """Commit what is inside together, every statement of it looking at the same moment.
 

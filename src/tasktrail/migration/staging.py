@@ -114,8 +114,9 @@ class Staging:
         )
         session.ensure_temporary(
             self.known,
-            "_source_key text, _round int, _route text, _target_key text, _disposition text, "
-            "_target_id bigint, _reason text, _is_live boolean",
+            "_source_key text, _round int, _source_hash uuid, _route text, _target_key text, "
+            "_disposition text, _target_id bigint, _reason text, _inferred text[], _rule_version int, "
+            "_is_live boolean",
         )
         for route in table.routes:
             types = self.transform.shape.targets[route.name]
@@ -157,8 +158,8 @@ class Staging:
         """
         return session.run(f"""
             INSERT INTO {self.known}
-            SELECT k._source_key, k._round, l.route, l.target_key, l.disposition, l.target_id,
-                l.reason, l.deleted_at IS NULL
+            SELECT k._source_key, k._round, l.source_hash, l.route, l.target_key, l.disposition, l.target_id,
+                l.reason, l.inferred, l.rule_version, l.deleted_at IS NULL
             FROM {self.keys} k JOIN {self.ledger} l ON l.source_key = k._source_key
                 AND l.table_name = {literal(self.transform.table.name)}
             WHERE k._round = {number}

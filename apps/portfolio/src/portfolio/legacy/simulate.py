@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from ctypes import c_bool
 from dataclasses import dataclass
@@ -58,18 +59,41 @@ class Summary:
         changes: kind of write -> how many succeeded.
         errors: class of error -> how many writes ended in it.
         first_error: the text of one of them, if there was any.
-        p50: median of the time a write took, its commit included, in seconds; 0 without a write.
-        p99: the time that 99 of 100 writes did not exceed, in seconds.
-        longest: the longest time, in seconds.
+        writes: when each write that succeeded ended, by the monotonic clock, and how long it took, its commit
+            included, in seconds.
     """
 
     seconds: float
     changes: Counter[str]
     errors: Counter[str]
     first_error: str | None
-    p50: float
-    p99: float
-    longest: float
+    writes: Sequence[tuple[float, float]]
+
+    @property
+    def p50(self) -> float:
+        """Median of the time a write took, in seconds; 0 without a write."""
+        return self.exceeded_by(0.5)
+
+    @property
+    def p99(self) -> float:
+        """The time that 99 of 100 writes did not exceed, in seconds; 0 without a write."""
+        return self.exceeded_by(0.01)
+
+    @property
+    def longest(self) -> float:
+        """The longest time that a write took, in seconds; 0 without a write."""
+        return self.exceeded_by(0.0)
+
+    def exceeded_by(self, part: float, since: float = -math.inf, until: float = math.inf) -> float:
+        """Return the time that no more than a part of the writes exceeded, in seconds; 0 without a write.
+
+        Args:
+            part: of all, from 0 to below 1.
+            since: only of writes that ended at this moment of the monotonic clock or later.
+            until: and before this one.
+        """
+        took = sorted(seconds for at, seconds in self.writes if since <= at < until)
+        return took[min(len(took) - 1, int(len(took) * (1 - part)))] if took else 0.0
 
     @property
     def changes_per_second(self) -> float:
@@ -220,13 +244,10 @@ def _lost(what: str) -> Tally:
 
 
 def _summed(tallies: list[Tally], seconds: float) -> Summary:
-    latencies = sorted(latency for tally in tallies for latency in tally.latencies) or [0.0]
     return Summary(
         seconds=seconds,
         changes=sum((tally.changes for tally in tallies), Counter()),
         errors=sum((tally.errors for tally in tallies), Counter()),
         first_error=next((tally.first_error for tally in tallies if tally.first_error), None),
-        p50=latencies[len(latencies) // 2],
-        p99=latencies[min(len(latencies) - 1, len(latencies) * 99 // 100)],
-        longest=latencies[-1],
+        writes=[write for tally in tallies for write in tally.writes],
     )

@@ -40,13 +40,14 @@ class Tally:
 
     Attributes:
         changes: kind of write -> how many succeeded.
-        latencies: how long each successful write took, its commit included, in seconds.
+        writes: when each successful write ended, by the monotonic clock, and how long it took, its commit
+            included, in seconds.
         errors: class of error -> how many writes ended in it.
         first_error: its text, if there was any.
     """
 
     changes: Counter[str] = field(default_factory=Counter)
-    latencies: list[float] = field(default_factory=list)
+    writes: list[tuple[float, float]] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
     first_error: str | None = None
 
@@ -115,9 +116,10 @@ class OldWorker:
 
     @contextmanager
     def _measured(self, kind: str) -> Iterator[None]:
-        before = time.perf_counter()
+        before = time.monotonic()
         yield
-        self.tally.latencies.append(time.perf_counter() - before)
+        after = time.monotonic()
+        self.tally.writes.append((after, after - before))
         self.tally.changes[kind] += 1
 
     def _run(self, db: Connection, kind: str, sql: str, *values: Any) -> int:
