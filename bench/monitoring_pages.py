@@ -24,7 +24,7 @@ from tests.serving import served
 SECONDS: Final = 40.0
 LEAST: Final = 1.5
 """Between two fetches of one page, in seconds, as its script has it."""
-CHANGES: Final = 20
+CHANGES: Final = 2
 """Rows that change in a second meanwhile."""
 
 

@@ -165,14 +165,14 @@ class Reconciler:
             if known:
                 session.run(self._delete_abandoned(route))
         for route in self._table.routes:
-            session.run(self._write(route, chunk))
+            session.run(self._write(route, chunk, forget=bool(known)))
         if staged < keys:
             session.run(self._note_others(chunk))
             self._note_gone(session, chunk)
         if known:
-            self._keep_raw_of_known(session)
+            self._keep_raw_of_named(session)
 
-    def _write(self, route: Route, chunk: int) -> str:
+    def _write(self, route: Route, chunk: int, *, forget: bool) -> str:
         """Write what is staged for a route: the target, the ledger, and the raw rows.
 
         It is one statement, so that groups are ranked once, and the ids of new rows need no looking up.
@@ -184,6 +184,7 @@ class Reconciler:
             logged AS ({logged(route, "ranked r")}),
             written AS ({self._upsert(route)}),
             noted AS ({self._note(route, chunk)})
+            {f", forgotten AS ({self._forget_raw})" if forget else ""}
             {self._keep_raw}
         """
 
@@ -343,28 +344,33 @@ class Reconciler:
             {RENEWED} WHERE w.source_hash IS DISTINCT FROM excluded.source_hash
         """
 
-    def _keep_raw_of_known(self, session: Session) -> None:
-        """Keep and forget raw rows as the plan has it now, also where the ledger says what it said before.
-
-        That is, for the keys that were named; for others of their units where the ledger says something else.
+    @property
+    def _forget_raw(self) -> str:
+        """The statement that forgets what was kept of rows just ``noted`` that are migrated whole now."""
+        return f"""
+            DELETE FROM {self._raw} w USING noted l
+            WHERE w.table_name = {literal(self._table.name)} AND w.source_key = l.source_key
+                AND {self._as_it_was}
         """
-        name, known = literal(self._table.name), self.staging.known
-        changed = (
-            "(n._round = 0 OR (n._source_hash, n._disposition, n._route, n._inferred) IS DISTINCT FROM "
-            "(l.source_hash, l.disposition, l.route, l.inferred))"
-        )
+
+    def _keep_raw_of_named(self, session: Session) -> None:
+        """Keep and forget raw rows of the keys that were named as the plan has it now.
+
+        That is, also where the ledger says what it said before.
+        """
+        name = literal(self._table.name)
+        named = f"n._round = 0 AND l.source_key = n._source_key AND {self.staging.is_known}"
         session.run(f"""
             INSERT INTO {self._raw} AS w (table_name, source_key, source_hash, raw)
             SELECT {name}, k._source_key, l.source_hash, row_to_json(s)::text
-            FROM {self.staging.joined} JOIN {known} n ON n._source_key = k._source_key
-            JOIN {self._ledger} l ON l.source_key = n._source_key AND {self.staging.is_known}
-            WHERE {changed} AND NOT ({self._as_it_was})
+            FROM {self.staging.joined} JOIN {self.staging.known} n ON n._source_key = k._source_key
+            JOIN {self._ledger} l ON {named}
+            WHERE k._round = 0 AND NOT ({self._as_it_was})
             {RENEWED} WHERE w.source_hash IS DISTINCT FROM excluded.source_hash
         """)
         session.run(f"""
-            DELETE FROM {self._raw} w USING {known} n, {self._ledger} l
-            WHERE w.table_name = {name} AND w.source_key = n._source_key AND l.source_key = n._source_key
-                AND {self.staging.is_known} AND {changed} AND {self._as_it_was}
+            DELETE FROM {self._raw} w USING {self.staging.known} n, {self._ledger} l
+            WHERE w.table_name = {name} AND w.source_key = n._source_key AND {named} AND {self._as_it_was}
         """)
 
     # Rows that fail

@@ -25,6 +25,11 @@ SETTINGS: Final = {
     "bytea_output": "hex",
     "extra_float_digits": "1",
     "jit": "off",  # compiling a transform takes longer than running it on a chunk
+    # The rows of a chunk are looked up by their keys, most of them were written or read a moment ago. As if
+    # each came from a disk that turns, whole tables would be read instead.
+    "random_page_cost": "1.1",
+    "work_mem": "32MB",
+    "temp_buffers": "64MB",
     # A role's own limits are meant for other work: a chunk, a dry run and the account take what they take.
     "statement_timeout": "0",
     "lock_timeout": "0",

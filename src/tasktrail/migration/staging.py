@@ -196,19 +196,28 @@ class Staging:
         if not shared:
             return 0
         name = literal(self.transform.table.name)
-        groups = " UNION ".join(
-            f"SELECT {literal(route.name)} AS route, _target_key AS target_key FROM {self.stage(route)} "
-            "WHERE _is_fine"
+        staged = [
+            f"SELECT {literal(route.name)} AS route, st._source_key, st._target_key AS target_key "
+            f"FROM {self.stage(route)} st WHERE st._is_fine"
             for route in shared
-        )
+        ]
+        now = f"({' UNION ALL '.join(staged)}) now"
+        before = f"n._is_live AND n._round = {number - 1}"
+        if number == 1:
+            groups = f"""
+                SELECT route, target_key FROM {now}
+                UNION
+                SELECT _route, _target_key FROM {self.known} n WHERE {before} AND _target_key IS NOT NULL
+            """
+        else:  # all that the ledger counts to a group came with it; only a row that has left it leads on
+            groups = f"""
+                SELECT DISTINCT now.route, now.target_key
+                FROM {now} JOIN {self.known} n ON n._source_key = now._source_key AND {before}
+                WHERE (n._route, n._target_key) IS DISTINCT FROM (now.route, now.target_key)
+            """
         values = ", ".join(self.transform.key_values("l.source_key"))
         return session.run(f"""
-            WITH groups AS (
-                {groups}
-                UNION
-                SELECT _route, _target_key FROM {self.known}
-                WHERE _is_live AND _target_key IS NOT NULL AND _round = {number - 1}
-            )
+            WITH groups AS ({groups})
             INSERT INTO {self.keys} (_source_key, {self.key_columns}, _round)
             SELECT l.source_key, {values}, {number}
             FROM groups g

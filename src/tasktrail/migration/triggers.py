@@ -17,11 +17,17 @@ from tasktrail.migration.session import Session
 Side: TypeAlias = Literal["legacy", "new"]
 
 EVENTS: Final = {
-    "insert": ("AFTER INSERT", "REFERENCING NEW TABLE AS new_rows"),
-    "update": ("AFTER UPDATE", "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows"),
-    "delete": ("AFTER DELETE", "REFERENCING OLD TABLE AS old_rows"),
-    "truncate": ("BEFORE TRUNCATE", ""),
+    "insert": ("AFTER INSERT", "REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT"),
+    "update": ("AFTER UPDATE", "REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT"),
+    "rekey": ("AFTER UPDATE", "FOR EACH ROW WHEN ({moved})"),
+    "delete": ("AFTER DELETE", "REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT"),
+    "truncate": ("BEFORE TRUNCATE", "FOR EACH STATEMENT"),
 }
+"""What notes which event: a statement at once, and each row that gets another key besides.
+
+Hardly any update does that, and asking each row costs next to nothing. Comparing all rows of a statement with
+what they were costs as much again as noting them.
+"""
 
 NOT_NOTED: Final = "SET LOCAL tasktrail.applying = 'yes'"
 """For the start of a transaction that carries changes from one side to the other."""
@@ -66,10 +72,11 @@ class Noted:
         """Put the triggers on; within a transaction, which holds the lock that this takes."""
         changes = _resolved(session, in_schema(self.schema, "tasktrail_changes"))
         session.run(self._definition(changes, _resolved(session, self.table)))
-        for event, (when, transition) in EVENTS.items():
+        moved = f"({listed(self.key, 'OLD')}) IS DISTINCT FROM ({listed(self.key, 'NEW')})"
+        for event, (when, which) in EVENTS.items():
             session.run(
-                f"CREATE OR REPLACE TRIGGER {self.trigger(event)} {when} ON {self.table} {transition} "
-                f"FOR EACH STATEMENT EXECUTE FUNCTION {self.function}()"
+                f"CREATE OR REPLACE TRIGGER {self.trigger(event)} {when} ON {self.table} "
+                f"{which.format(moved=moved)} EXECUTE FUNCTION {self.function}()"
             )
             session.run(f"ALTER TABLE {self.table} ENABLE ALWAYS TRIGGER {self.trigger(event)}")
 
@@ -139,18 +146,17 @@ class Noted:
         """
         head = f"INSERT INTO {changes} (side, table_name, source_key, operation"
         who = f"{literal(self.side)}, {literal(self.name)}"
-        new, old, all_rows = (key_text(alias, self.key) for alias in ("n", "o", "s"))
-        moved = f"({listed(self.key, 'n')}) = ({listed(self.key, 'o')})"
+        new, old, moved, all_rows = (key_text(alias, self.key) for alias in ("n", "o", "OLD", "s"))
         body = f"""
             BEGIN
                 IF current_setting('tasktrail.applying', TRUE) = 'yes' THEN
                     RETURN NULL;
+                ELSIF TG_LEVEL = 'ROW' THEN
+                    {head}, old_row) VALUES ({who}, {moved}, 'D', row_to_json(OLD)::text);
                 ELSIF TG_OP = 'INSERT' THEN
                     {head}) SELECT {who}, {new}, 'I' FROM new_rows n;
                 ELSIF TG_OP = 'UPDATE' THEN
                     {head}) SELECT {who}, {new}, 'U' FROM new_rows n;
-                    {head}, old_row) SELECT {who}, {old}, 'D', row_to_json(o)::text FROM old_rows o
-                        WHERE NOT EXISTS (SELECT FROM new_rows n WHERE {moved});
                 ELSIF TG_OP = 'DELETE' THEN
                     {head}, old_row) SELECT {who}, {old}, 'D', row_to_json(o)::text FROM old_rows o;
                 ELSE
