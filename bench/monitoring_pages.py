@@ -24,8 +24,8 @@ from tests.serving import served
 SECONDS: Final = 40.0
 LEAST: Final = 1.5
 """Between two fetches of one page, in seconds, as its script has it."""
-CHANGES: Final = 2
-"""Rows that change in a second meanwhile."""
+CHANGES: Final = 5
+"""Rows that change in a second meanwhile, so each look finds something else."""
 
 
 Counters: TypeAlias = tuple[int, int, int, float]
@@ -84,19 +84,20 @@ def _counters(engine: Engine) -> tuple[int, int]:
 
 @contextmanager
 def _changes(engine: Engine) -> Iterator[list[int]]:
-    """Complete rows and start them again all the time; yields how many transactions that took so far."""
+    """Have cancelled rows wait again, one after the other; yields how many transactions that took so far."""
     table = table_of(DOMAINS[0].model).fullname
-    change = text(
-        f"UPDATE {table} SET updated_at = now(), status = CASE status WHEN 'PENDING' THEN 'CANCELLED' "
-        "ELSE 'PENDING' END, completed_at = CASE status WHEN 'PENDING' THEN now() END "
-        f"WHERE id = (SELECT max(id) FROM {table})"
-    )
+    change = text(f"UPDATE {table} SET status = 'PENDING', completed_at = NULL WHERE id = :id")
+    with engine.connect() as db:
+        cancelled = text(
+            f"SELECT id FROM {table} WHERE status = 'CANCELLED' LIMIT {int(2 * CHANGES * SECONDS)}"
+        )
+        ids = iter(db.execute(cancelled).scalars().all())
     done, over = [0], threading.Event()
 
     def go_on() -> None:
         while not over.wait(1 / CHANGES):
             with engine.begin() as db:
-                db.execute(change)
+                db.execute(change, {"id": next(ids)})
             done[0] += 1
 
     thread = threading.Thread(target=go_on)
