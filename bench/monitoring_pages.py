@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any, Final, TypeAlias
 
 import httpx
@@ -84,14 +85,15 @@ def _counters(engine: Engine) -> tuple[int, int]:
 
 @contextmanager
 def _changes(engine: Engine) -> Iterator[list[int]]:
-    """Have cancelled rows wait again, one after the other; yields how many transactions that took so far."""
+    """Have cancelled rows wait, one after the other, then cancel them; yields how many changes there were."""
     table = table_of(DOMAINS[0].model).fullname
-    change = text(f"UPDATE {table} SET status = 'PENDING', completed_at = NULL WHERE id = :id")
+    change = text(
+        f"UPDATE {table} SET status = CASE status WHEN 'PENDING' THEN 'CANCELLED' ELSE 'PENDING' END, "
+        "completed_at = CASE status WHEN 'PENDING' THEN now() END WHERE id = :id"
+    )
     with engine.connect() as db:
-        cancelled = text(
-            f"SELECT id FROM {table} WHERE status = 'CANCELLED' LIMIT {int(2 * CHANGES * SECONDS)}"
-        )
-        ids = iter(db.execute(cancelled).scalars().all())
+        found = db.execute(text(f"SELECT id FROM {table} WHERE status = 'CANCELLED' LIMIT 1000"))
+        ids = cycle(found.scalars().all())
     done, over = [0], threading.Event()
 
     def go_on() -> None:

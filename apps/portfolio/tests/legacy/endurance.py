@@ -191,7 +191,7 @@ def _migrate(
 ) -> None:
     observer = Observer(workspace)
     lags: list[Lag] = []
-    with workspace.session("endurance") as session, _beside(observer.look_until):
+    with workspace.session("endurance") as session:
         runner = Runner(workspace, session)
         with _timed(report, "dry run", say):
             runner.plan()
@@ -204,8 +204,8 @@ def _migrate(
             for chosen in zip(*spans, strict=True)
         )
         runner.sync()
-        looks = observer.looks
         with (
+            _beside(observer.look_until),
             _beside(partial(keep_following, workspace, report=lambda _, lag: lags.append(lag))),
             _writers(options, engine, 1) as simulation,
         ):
@@ -213,7 +213,7 @@ def _migrate(
             with _timed(report, "backfill", say):
                 runner.backfill(_backfill(options, workspace, observer))
             _write_for(options.seconds - (time.monotonic() - began))
-            until(lambda: observer.check() or observer.looks - looks >= options.looks, seconds=600)
+            until(lambda: observer.check() or observer.looks >= options.looks, seconds=600)
             report.migrating = simulation.stop()
             with _timed(report, "drain", say):
                 until(lambda: not sync.lag(session, workspace).entries, seconds=600)
@@ -222,7 +222,7 @@ def _migrate(
     if not found.is_balanced or found.total("pending"):
         report.violations.extend(found.equation(name) for name in found.tables)
     report.figures |= {
-        "looks at the account": str(observer.looks - looks),
+        "looks at the account": str(observer.looks),
         "longest look": f"{observer.longest:.1f} s",
         "largest lag": f"{max(lag.entries for lag in lags)} changes",
         "oldest change": f"{max(lag.seconds for lag in lags):.1f} s",
