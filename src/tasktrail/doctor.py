@@ -13,7 +13,7 @@ from sqlalchemy import Connection, func, inspect, select, text
 from tasktrail import partitions, references
 from tasktrail import schema as tasktrail_schema
 from tasktrail.celery.trail import TASK_OPTIONS, Trail
-from tasktrail.errors import BrokerUnavailable
+from tasktrail.errors import BrokerUnavailable, DatabaseUnavailable
 from tasktrail.guards import CLOCK, in_state, table_of
 from tasktrail.keys import keys_of
 from tasktrail.models import STANDARD_COLUMNS, standard_constraints, standard_indexes
@@ -26,6 +26,17 @@ CLOCK_SKEW: Final = 2.0
 
 REDIS_VISIBILITY: Final = 3600.0
 """Kombu's default visibility timeout on Redis, in seconds."""
+
+MOST_BEHIND: Final = 60.0
+"""How far a replica may be behind before that is reported, in seconds."""
+
+BEHIND: Final = text(
+    "SELECT pg_is_in_recovery(), CASE WHEN pg_is_in_recovery() "
+    "AND pg_last_wal_replay_lsn() < CAST(:written AS pg_lsn) "
+    "THEN coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0) "
+    "ELSE 0 END::float8"
+)
+"""Whether a server is a replica, and for how long it has replayed nothing, if it lacks what was written."""
 
 INVALID_INDEXES: Final = text(
     "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid AND indrelid = to_regclass(:table)"
@@ -309,6 +320,26 @@ def _has_visibility_timeout(trail: Trail) -> bool:
     return driver == "redis" or (driver != "amqp" and "visibility_timeout" in options)
 
 
+def replica(trail: Trail, db: Connection) -> Iterator[Finding]:
+    """The replica that figures are read from, if there is one, answers, is a replica, and keeps up."""
+    if trail.figures is trail.engines:
+        return
+    check, subject = "replica", "TASKTRAIL_REPLICA_URL"
+    written = db.execute(text("SELECT pg_current_wal_lsn()::text")).scalar_one()
+    try:
+        with trail.figures.pooled() as other:
+            is_replica, behind = other.execute(BEHIND, {"written": written}).one()
+    except DatabaseUnavailable as error:
+        yield Finding(check, Severity.ERROR, subject, f"{error} No figures are shown meanwhile")
+        return
+    if not is_replica:
+        message = "names a server that follows no other; its figures need not be those of the jobs"
+        yield Finding(check, Severity.ERROR, subject, message)
+    elif behind > MOST_BEHIND:
+        message = f"is {behind:.0f} s behind, and so are the overview, failures, workers and metrics"
+        yield Finding(check, Severity.WARNING, subject, message)
+
+
 CHECKS: Final[tuple[Check, ...]] = (
     untracked_tasks,
     applied_schema,
@@ -320,4 +351,5 @@ CHECKS: Final[tuple[Check, ...]] = (
     clock_skew,
     durability,
     stuck_rows,
+    replica,
 )

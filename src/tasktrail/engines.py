@@ -80,6 +80,7 @@ class Engines:
         connect_timeout: int = 5,
         application_name: str = "tasktrail",
         prepared_statements: bool = True,
+        setting: str = "TASKTRAIL_DATABASE_URL",
     ) -> None:
         """Remember where the database is; nothing is connected.
 
@@ -88,11 +89,13 @@ class Engines:
             connect_timeout: longest wait for a connection, in seconds.
             application_name: shown in ``pg_stat_activity``.
             prepared_statements: whether the server keeps statements for a connection.
+            setting: where the URL comes from, for messages.
         """
         self._url = sqlalchemy_url(url)
         self._connect_timeout = connect_timeout
         self._application_name = application_name
         self._prepared_statements = prepared_statements
+        self._setting = setting
         self._current = _Made()
 
     @property
@@ -269,7 +272,7 @@ class Engines:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         return (
             f"the database at {_shown(self._url)} cannot be used: {lines[0]}. "
-            "Is it running, and is TASKTRAIL_DATABASE_URL right?"
+            f"Is it running, and is {self._setting} right?"
         )
 
 

@@ -89,12 +89,19 @@ class BrokerUnavailable(Unavailable):
 
 
 class ReadTimeout(TasktrailError):
-    """A read took longer than it may."""
+    """A read took longer than it may, or than a replica could wait with what the primary had removed.
 
-    def __init__(self, seconds: float) -> None:
+    Attributes:
+        seconds: how long it may take; ``None`` when a replica ended it.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
         self.seconds = seconds
         super().__init__(
-            f"a read took longer than {seconds:g} s and was given up; narrow the filter or the period"
+            "the replica ended a read that kept it from following the primary; read again, or raise "
+            "max_standby_streaming_delay there"
+            if seconds is None
+            else f"a read took longer than {seconds:g} s and was given up; narrow the filter or the period"
         )
 
 

@@ -25,6 +25,8 @@ class Settings(BaseSettings):
 
     Attributes:
         database_url: PostgreSQL; empty means the embedded server (DESIGN section 7).
+        replica_url: a read replica of it, from which the figures of monitoring are read; empty means the
+            database itself.
         broker_url: Redis or RabbitMQ; empty means the embedded Redis.
         home: folder of the embedded servers' data, sockets and logs.
         eta_horizon: longest delay, in seconds, that goes out as an ETA message; a longer one stays in
@@ -51,6 +53,7 @@ class Settings(BaseSettings):
     )
 
     database_url: SecretStr | None = None
+    replica_url: SecretStr | None = None
     broker_url: SecretStr | None = None
     home: Path = Path(".tasktrail")
     eta_horizon: Seconds = 15 * 60
@@ -67,7 +70,7 @@ class Settings(BaseSettings):
     retention: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
     shutdown_grace: Seconds = 30.0
 
-    @field_validator("database_url")
+    @field_validator("database_url", "replica_url")
     @classmethod
     def _database_is_postgresql(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:

@@ -76,6 +76,7 @@ class Trail:
         untracked: Celery tasks that are not tracked on purpose, with the reason.
         registry: the domains.
         engines: the database engines of this process.
+        figures: those of the database that the figures of monitoring are read from: a replica, or the same.
         publisher: sends the messages of rows.
         losses: records what a worker's main process learns about its children.
         heartbeats: renews the leases of the rows that this process works on.
@@ -127,6 +128,14 @@ class Trail:
             connect_timeout=settings.connect_timeout,
             prepared_statements=settings.prepared_statements,
         )
+        self.figures = self.engines
+        if settings.replica_url is not None:
+            self.figures = Engines(
+                settings.replica_url.get_secret_value(),
+                connect_timeout=settings.connect_timeout,
+                prepared_statements=settings.prepared_statements,
+                setting="TASKTRAIL_REPLICA_URL",
+            )
         self.publisher = Publisher(app, self.engines, tracer)
         self.losses = LossRecorder(
             self.engines,
@@ -151,6 +160,11 @@ class Trail:
             tracer=tracer,
         )
         self._install()
+
+    def dispose(self) -> None:
+        """Close this thread's connections and the pools of the sync engines."""
+        self.engines.dispose()
+        self.figures.dispose()
 
     def task(
         self,

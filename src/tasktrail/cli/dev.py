@@ -50,7 +50,7 @@ def create_tables(context: typer.Context) -> None:
         with trail.engines.sync.begin() as db:
             created = schema.create_missing(db, trail.registry, schema=trail.schema)
     finally:
-        trail.engines.dispose()
+        trail.dispose()
     for name in created:
         typer.echo(f"created {name}")
     if not created:

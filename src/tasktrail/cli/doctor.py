@@ -30,7 +30,7 @@ def doctor(
     try:
         findings = examine(trail)
     finally:
-        trail.engines.dispose()
+        trail.dispose()
     if as_json:
         typer.echo(json.dumps({"healthy": not findings, "findings": [asdict(one) for one in findings]}))
     else:

@@ -47,7 +47,7 @@ class _Look:
 
 def status(context: typer.Context, domains: Names = None, as_json: AsJson = False) -> None:
     """Say for each domain how many jobs are in which state, what waits longest, and what is stuck."""
-    with _looking(context) as look:
+    with _looking(context, figures=True) as look:
         settings = look.trail.settings
         found = []
         for domain in look.domains(domains):
@@ -170,7 +170,7 @@ def failures(
     context: typer.Context, domains: Names = None, period: Span = Period.DAY, as_json: AsJson = False
 ) -> None:
     """Group the failed jobs by what went wrong, the largest group first."""
-    with _looking(context) as look:
+    with _looking(context, figures=True) as look:
         window = Window.of(period, look.now)
         found = [queries.failures(look.db, domain, window) for domain in look.domains(domains)]
     if as_json:
@@ -202,7 +202,7 @@ def stats(
     context: typer.Context, domains: Names = None, period: Span = Period.DAY, as_json: AsJson = False
 ) -> None:
     """Say how much was done, how much of it succeeded, how long it took and waited, and what was retried."""
-    with _looking(context) as look:
+    with _looking(context, figures=True) as look:
         window = Window.of(period, look.now)
         found = [queries.history(look.db, domain, window) for domain in look.domains(domains)]
     if as_json:
@@ -237,13 +237,15 @@ def stats(
 
 
 @contextmanager
-def _looking(context: typer.Context) -> Iterator[_Look]:
+def _looking(context: typer.Context, *, figures: bool = False) -> Iterator[_Look]:
+    """Read in one snapshot; figures of many rows come from the replica, where there is one."""
     trail = trail_of(context)
+    engines = trail.figures if figures else trail.engines
     try:
-        with trail.engines.errors(), queries.reading(trail.engines.sync) as db:
+        with engines.errors(), queries.reading(engines.sync) as db:
             yield _Look(trail, db, queries.server_time(db))
     finally:
-        trail.engines.dispose()
+        trail.dispose()
 
 
 def _figures(history: History) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def maintain(
         run_until_stopped(trail.maintenance(chores).run, started=lambda: typer.echo(_first_line(trail)))
         typer.echo("maintenance has ended")
     finally:
-        trail.engines.dispose()
+        trail.dispose()
 
 
 def run_until_stopped(work: Callable[[threading.Event], None], *, started: Callable[[], None]) -> None:

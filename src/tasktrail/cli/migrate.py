@@ -68,7 +68,7 @@ def runner_of(context: typer.Context, plan: str | None, purpose: str) -> Iterato
         with explained(f"tasktrail {purpose}"), workspace.session(purpose) as session:
             yield Runner(workspace, session)
     finally:
-        trail.engines.dispose()
+        trail.dispose()
 
 
 def check_step(runner: Runner, step: str, *phases: Phase) -> NoReturn:

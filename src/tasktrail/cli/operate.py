@@ -48,7 +48,7 @@ def retry(
             count = _confirmed(task, chosen, REVIVABLE, sure=yes)
             typer.echo(f"{task.retry_where(chosen)} rows started again" if count else "no row matches")
     finally:
-        trail.engines.dispose()
+        trail.dispose()
 
 
 def cancel(
@@ -75,7 +75,7 @@ def cancel(
             count = _confirmed(task, chosen, ACTIVE, sure=yes)
             typer.echo(f"{task.cancel_where(chosen, reason)} rows cancelled" if count else "no row matches")
     finally:
-        trail.engines.dispose()
+        trail.dispose()
 
 
 def _filter(

@@ -70,7 +70,7 @@ def serve(
             timeout_graceful_shutdown=GRACE,
         )
     finally:
-        trail.engines.dispose()
+        trail.dispose()
 
 
 def serve_to_whoever_looks(

@@ -40,7 +40,7 @@ def create(
             secret = tokens.create(db, trail.schema, name, role, lifetime=lifetime, who=whoever())
         typer.echo(secret)
     finally:
-        trail.engines.dispose()
+        trail.dispose()
 
 
 @app.command("list")
@@ -54,7 +54,7 @@ def list_(
         with trail.engines.pooled() as db:
             found = tokens.every(db, trail.schema)
     finally:
-        trail.engines.dispose()
+        trail.dispose()
     if as_json:
         typer.echo(json.dumps([asdict(token) for token in found], default=str))
         return
@@ -75,4 +75,4 @@ def revoke(context: typer.Context, name: Name) -> None:
             tokens.revoke(db, trail.schema, name, who=whoever())
         typer.echo(f"{name}: revoked")
     finally:
-        trail.engines.dispose()
+        trail.dispose()

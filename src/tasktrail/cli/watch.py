@@ -59,7 +59,7 @@ def watch(
             while not stop.wait(interval):
                 live.update(_look_again(trail, chosen), refresh=True)
     finally:
-        trail.engines.dispose()
+        trail.dispose()
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def _stopping() -> Iterator[threading.Event]:
 def _look_again(trail: Trail, domains: list[Domain]) -> RenderableType:
     """Look once more; a database that is away for a while is waited for."""
     try:
-        with trail.engines.errors():
+        with trail.figures.errors():
             return _screen(trail, domains)
     except (DatabaseUnavailable, ReadTimeout) as error:
         return Text(f"no figures: {error}", style="red")
@@ -88,7 +88,7 @@ def _look_again(trail: Trail, domains: list[Domain]) -> RenderableType:
 
 def _screen(trail: Trail, domains: list[Domain]) -> RenderableType:
     settings = trail.settings
-    with queries.reading(trail.engines.sync) as db:
+    with queries.reading(trail.figures.sync) as db:
         now = queries.server_time(db)
         window = Window.of(Period.HOUR, now)
         found = queries.overview(db, domains, window, lease=settings.lease, bound=settings.overdue_after)

@@ -32,7 +32,7 @@ class Conditions:
     """
 
     clean_passes: int = 3
-    entries: int = 1_000
+    entries: int = 10_000
     seconds: float = 10.0
     second_window: timedelta = timedelta(days=7)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-from psycopg.errors import QueryCanceled
+from psycopg.errors import QueryCanceled, SerializationFailure
 from sqlalchemy import ColumnElement, Engine, Select, Table, func, literal_column, select, text
 from sqlalchemy.exc import DBAPIError
 
@@ -48,7 +48,7 @@ def bounded(db: Source, timeout: float = TIMEOUT) -> Iterator[None]:
         timeout: longest time of a statement, in seconds.
 
     Raises:
-        ReadTimeout: a statement took longer.
+        ReadTimeout: a statement took longer, or a replica ended it.
     """
     db.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
     db.execute(
@@ -60,6 +60,8 @@ def bounded(db: Source, timeout: float = TIMEOUT) -> Iterator[None]:
     except DBAPIError as error:
         if isinstance(error.orig, QueryCanceled):
             raise ReadTimeout(timeout) from error
+        if isinstance(error.orig, SerializationFailure):  # a reader meets none but on a replica
+            raise ReadTimeout from error
         raise
 
 

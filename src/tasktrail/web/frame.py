@@ -33,18 +33,21 @@ def page(
     return render(request, template, status=status, holder=holder, all_domains=domains, **context)
 
 
-def read(request: Request, key: Hashable, look: Callable[[Source], T]) -> T:
+def read(request: Request, key: Hashable, look: Callable[[Source], T], *, figures: bool = False) -> T:
     """Read for a page, in one snapshot; those who follow it live share what they read.
 
     Args:
         request: what was asked.
         key: names what is read, with all it depends on.
         look: reads it.
+        figures: whether that are figures of many rows, which a replica may tell. Who has just done something
+            to a row must see it, so rows are read where they were written.
     """
     trail = trail_of(request)
+    engines = trail.figures if figures else trail.engines
 
     def fresh() -> T:
-        with trail.engines.errors(), queries.reading(trail.engines.sync) as db:
+        with engines.errors(), queries.reading(engines.sync) as db:
             return look(db)
 
     if LIVE_HEADER in request.headers:

@@ -92,7 +92,7 @@ class Live:
         self.looks += 1
         self._reads.looked()
         trail = self._trail
-        with trail.engines.errors(), queries.reading(trail.engines.sync) as db:
+        with trail.figures.errors(), queries.reading(trail.figures.sync) as db:
             marks = {domain.name: _mark(queries.counts(db, domain)) for domain in trail.registry}
             running = operations.pulse(db, trail.schema)
             now = queries.server_time(db)

@@ -27,7 +27,7 @@ router: Final = APIRouter()
 @router.get("/statistics")
 def show_statistics(trail: TheTrail, period: Period = Period.DAY) -> StatisticsDocument:
     """Say of all domains what is in which state, and what happened in a window."""
-    with trail.engines.errors(), queries.reading(trail.engines.sync) as db:
+    with trail.figures.errors(), queries.reading(trail.figures.sync) as db:
         found = figures.overview(db, trail.registry, period, trail.settings)
     domains = [FiguresDocument.of(one) for one in found.domains]
     return StatisticsDocument(at=found.now, period=period, domains=domains)
@@ -37,7 +37,7 @@ def show_statistics(trail: TheTrail, period: Period = Period.DAY) -> StatisticsD
 def show_domain_statistics(trail: TheTrail, domain: str, period: Period = Period.DAY) -> FiguresDocument:
     """Say the same of one domain."""
     wanted = [trail.registry.get(domain)]
-    with trail.engines.errors(), queries.reading(trail.engines.sync) as db:
+    with trail.figures.errors(), queries.reading(trail.figures.sync) as db:
         found = figures.overview(db, wanted, period, trail.settings)
     return FiguresDocument.of(found.domains[0])
 
@@ -46,7 +46,7 @@ def show_domain_statistics(trail: TheTrail, domain: str, period: Period = Period
 def list_failures(trail: TheTrail, domain: str, period: Period = Period.DAY) -> FailuresDocument:
     """Group the rows that failed in a window by what went wrong, the largest group first."""
     wanted = [trail.registry.get(domain)]
-    with trail.engines.errors(), queries.reading(trail.engines.sync) as db:
+    with trail.figures.errors(), queries.reading(trail.figures.sync) as db:
         (found,) = figures.failures(db, wanted, period).domains
     return FailuresDocument(
         domain=domain,
@@ -61,7 +61,7 @@ def list_failures(trail: TheTrail, domain: str, period: Period = Period.DAY) -> 
 @router.get("/workers")
 def list_workers(trail: TheTrail) -> list[WorkerDocument]:
     """List the workers that have rows, or ended some of the last ones."""
-    with trail.engines.errors(), queries.reading(trail.engines.sync) as db:
+    with trail.figures.errors(), queries.reading(trail.figures.sync) as db:
         found = queries.workers(db, trail.registry)
     return [WorkerDocument.model_validate(one) for one in found]
 

@@ -20,7 +20,7 @@ def show_metrics(request: Request, trail: TheTrail) -> Response:
     """Say in Prometheus' text format how all domains do; it takes the token of a viewer."""
     pid, metrics = getattr(request.app.state, "metrics", (None, None))
     if metrics is None or pid != os.getpid():  # a process that was forked has engines of its own
-        metrics = Metrics(trail.engines.sync, trail.registry, trail.settings, schema=trail.schema)
+        metrics = Metrics(trail.figures.sync, trail.registry, trail.settings, schema=trail.schema)
         request.app.state.metrics = (os.getpid(), metrics)
-    with trail.engines.errors():
+    with trail.figures.errors():
         return Response(metrics.text(), headers={"Content-Type": CONTENT_TYPE})

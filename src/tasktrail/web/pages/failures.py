@@ -26,7 +26,12 @@ def show(
 ) -> Response:
     """Show what failed."""
     domains = list(trail.registry) if domain is None else [trail.registry.get(domain)]
-    found = read(request, ("failures", period, domain), lambda db: figures.failures(db, domains, period))
+    found = read(
+        request,
+        ("failures", period, domain),
+        lambda db: figures.failures(db, domains, period),
+        figures=True,
+    )
     return page(
         request,
         "failures.html",

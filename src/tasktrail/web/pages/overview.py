@@ -51,6 +51,7 @@ def show(request: Request, trail: TheTrail, holder: Viewer, period: Period = Per
         request,
         ("overview", period),
         lambda db: figures.overview(db, trail.registry, period, trail.settings),
+        figures=True,
     )
     cards = [card(one) for one in found.domains]
     totals = {

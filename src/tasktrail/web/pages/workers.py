@@ -22,6 +22,7 @@ def show(request: Request, trail: TheTrail, holder: Viewer) -> Response:
         request,
         "workers",
         lambda db: (queries.server_time(db), queries.workers(db, trail.registry)),
+        figures=True,
     )
     return page(
         request,
