@@ -1,9 +1,13 @@
 """How Sphinx builds the site; `make docs` does so, and takes any warning for an error."""
 
 import re
+import warnings
 from importlib.metadata import version as version_of
 
 from sphinx.application import Sphinx
+
+# Sphinx looks at the columns of a mixin, which SQLAlchemy warns of.
+warnings.filterwarnings("ignore", message="Unmanaged access of declarative attribute")
 
 project = "tasktrail"
 author = "The tasktrail developers"
