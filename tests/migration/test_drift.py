@@ -399,7 +399,7 @@ def test_old_writers_during_a_pass_give_no_false_alarm(running: Workspace, engin
 
     def follow() -> None:
         with running.session("follower") as follower:
-            carrier.follow(follower, running, ended, interval=0.01)
+            carrier.follow(follower, running, ended, interval=0.01, share=0.5)
 
     threads = [threading.Thread(target=write, args=(seed,)) for seed in range(2)]
     threads.append(threading.Thread(target=follow))

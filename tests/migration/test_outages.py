@@ -157,7 +157,7 @@ def following(workspace: Workspace, **more: Any) -> Iterator[list[BaseException]
 
     def work() -> None:
         try:
-            keep_following(workspace, stop, interval=0.01, **more)
+            keep_following(workspace, stop, interval=0.01, share=0.5, **more)
         except BaseException as error:
             failures.append(error)
 

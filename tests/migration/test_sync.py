@@ -388,7 +388,7 @@ def test_the_equation_holds_at_every_moment_while_writers_write_and_rows_are_cop
 
     def follow() -> None:
         with workspace.session("follower") as follower:
-            carrier.follow(follower, workspace, follower_stop, interval=0.01)
+            carrier.follow(follower, workspace, follower_stop, interval=0.01, share=0.5)
 
     observer, follower = threading.Thread(target=observe), threading.Thread(target=follow)
     for thread in writers:

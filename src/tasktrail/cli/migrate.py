@@ -27,7 +27,7 @@ from tasktrail.errors import ConfigurationError
 from tasktrail.migration import sync as live_sync
 from tasktrail.migration.account import Account
 from tasktrail.migration.backfill import CONNECTIONS, Backfill
-from tasktrail.migration.carrier import Carrier
+from tasktrail.migration.carrier import SHARE, Carrier
 from tasktrail.migration.copier import Progress as Copied
 from tasktrail.migration.follower import keep_following
 from tasktrail.migration.interruption import explained
@@ -125,6 +125,9 @@ def sync_(
     context: typer.Context,
     plan: Plan = None,
     follow: Annotated[bool, typer.Option("--follow", help="Go on until SIGTERM or Ctrl-C.")] = False,
+    share: Annotated[
+        float, typer.Option(min=0.001, max=1.0, help="Part of the time in which --follow works.")
+    ] = SHARE,
     compare_every: CompareEvery = None,
     check: Check = False,
     undo: Undo = False,
@@ -149,7 +152,8 @@ def sync_(
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
         with explained("tasktrail migrate sync --follow"), doing(chores):
             run_until_stopped(
-                partial(keep_following, workspace), started=lambda: typer.echo("carrying changes over")
+                partial(keep_following, workspace, share=share),
+                started=lambda: typer.echo("carrying changes over"),
             )
 
 

@@ -31,7 +31,7 @@ def cutover(
     ] = DEFAULTS.clean_passes,
     max_lag: Annotated[
         str, typer.Option(metavar="DURATION", help="How old a change may be that is not applied yet.")
-    ] = "10s",
+    ] = "60s",
     window: Annotated[
         str, typer.Option(metavar="DURATION", help="How long the legacy tables stay at least.")
     ] = "7d",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tasktrail.errors import MigrationBusy
-from tasktrail.migration.carrier import follow
+from tasktrail.migration.carrier import SHARE, follow
 from tasktrail.migration.interruption import PASSING, cause_of
 from tasktrail.migration.sync import Lag
 from tasktrail.migration.workspace import Workspace
@@ -25,6 +25,7 @@ def keep_following(
     stop: threading.Event,
     *,
     interval: float = 0.2,
+    share: float = SHARE,
     report: Callable[[int, Lag], None] = lambda _, __: None,
 ) -> None:
     """Apply changes as they come, over a new connection whenever the last one was lost, until told to stop.
@@ -36,6 +37,7 @@ def keep_following(
         workspace: the plan and the database.
         stop: ends it.
         interval: rest when there is nothing to do, in seconds.
+        share: part of the time in which it works, above 0 and up to 1.
         report: is told how many entries were applied, and the lag before.
 
     Raises:
@@ -55,7 +57,7 @@ def keep_following(
     while not stop.is_set():
         try:
             with workspace.session("migrate sync --follow") as session:
-                follow(session, workspace, stop, interval=interval, report=report_progress)
+                follow(session, workspace, stop, interval=interval, share=share, report=report_progress)
         except (*PASSING, MigrationBusy) as error:
             if isinstance(error, MigrationBusy) and not was_interrupted:
                 raise  # after an interruption it is our own lost connection, until the server notices

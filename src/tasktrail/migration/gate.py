@@ -32,8 +32,8 @@ class Conditions:
     """
 
     clean_passes: int = 3
-    entries: int = 10_000
-    seconds: float = 10.0
+    entries: int = 100_000
+    seconds: float = 60.0
     second_window: timedelta = timedelta(days=7)
 
 

@@ -54,9 +54,6 @@ MOST_SLOWDOWN: Final = 1.5
 LONGEST_WRITE: Final = 0.5
 """How long no write of an old worker may take during the migration, in seconds."""
 
-ROUNDS: Final = 5
-"""How often the old workers are measured without triggers and with them, by turns."""
-
 Span: TypeAlias = tuple[float, float]
 """First and last moment, by the monotonic clock."""
 
@@ -76,8 +73,8 @@ class Options:
         turning_rate: the same during cutovers and rollbacks, which nobody does at the busiest hour.
         days: how many of the newest days they are busy with: at such a rate an old system had much to do, and
             with few of them a unit of work would have thousands of rows.
-        seconds: how long the writing during the migration takes at least; each of the spans that are compared
-            takes a third of it.
+        seconds: how long the writing during the migration takes at least, and each of the spans compared.
+        rounds: how often the old workers are measured without triggers and with them, by turns.
         looks: how often the account is taken during the migration, at least.
         share: part of the time in which the backfill works.
         chunk_size: rows in a chunk; None for what the plan says.
@@ -92,6 +89,7 @@ class Options:
     turning_rate: float = 50.0
     days: int = 2000
     seconds: float = 30.0
+    rounds: int = 3
     looks: int = 10
     share: float = 1.0
     chunk_size: int | None = None
@@ -197,7 +195,7 @@ def _migrate(
             runner.plan()
         runner.expand()
         with _timed(report, "write with and without us", say), _writers(options, engine, 0) as simulation:
-            spans = _alternate(runner, workspace, options.seconds / 3)
+            spans = _alternate(runner, workspace, options)
             report.syncing = simulation.stop()
         report.without, report.following = (
             [report.syncing.exceeded_by(0.01, *span) for span in chosen]
@@ -232,25 +230,27 @@ def _migrate(
     report.figures["backfill"] = f"{found.source_rows() / backfill:.0f} rows/s"
 
 
-def _alternate(runner: Runner, workspace: Workspace, seconds: float) -> list[tuple[Span, Span]]:
+def _alternate(runner: Runner, workspace: Workspace, options: Options) -> list[tuple[Span, Span]]:
     """Let the old workers write without triggers, with triggers and the follower, without, with, and so on.
 
-    The machine is not the same from one minute to the next: what is compared lies side by side.
+    The machine is not the same from one minute to the next: what is compared lies side by side. The follower
+    is measured once it has found its rhythm, which takes as long as its longest rest.
 
     Args:
         runner: of a migration that was expanded; it is so again in the end.
         workspace: the plan and the database.
-        seconds: how long each of the spans is.
+        options: what the run is like.
 
     Returns:
         The spans without and with triggers.
     """
     spans = []
-    for _ in range(ROUNDS):
-        without = _span(seconds)
+    for _ in range(options.rounds):
+        without = _span(options.seconds)
         runner.sync()
         with _beside(partial(keep_following, workspace)):
-            spans.append((without, _span(seconds)))
+            _write_for(options.seconds)
+            spans.append((without, _span(options.seconds)))
         runner.undo_sync()
     return spans
 
@@ -413,7 +413,8 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=500.0, help="writes a second, of all of them")
     parser.add_argument("--turning-rate", type=float, default=50.0, help="the same during cutovers")
     parser.add_argument("--days", type=int, default=2000, help="newest days that they are busy with")
-    parser.add_argument("--seconds", type=float, default=30.0, help="three of the spans that are compared")
+    parser.add_argument("--seconds", type=float, default=30.0, help="length of each span compared")
+    parser.add_argument("--rounds", type=int, default=3, help="how often spans are compared")
     parser.add_argument("--share", type=float, default=1.0, help="part of the time in which rows are copied")
     parser.add_argument("--chunk-size", type=int, help="rows in a chunk")
     parser.add_argument("--turns", type=int, default=2, help="how often it is cut over and rolled back")

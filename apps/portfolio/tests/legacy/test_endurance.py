@@ -21,7 +21,7 @@ from tasktrail.migration.workspace import Workspace
 
 @pytest.mark.timeout(400)
 def test_every_row_arrives_while_old_workers_write_and_the_account_is_taken_all_along() -> None:
-    options = Options(rows=10_000, writers=2, rate=60, seconds=3, looks=10, turns=1)
+    options = Options(rows=10_000, writers=2, rate=60, seconds=3, rounds=1, looks=10, turns=1)
     with scratch() as folder:
         report = run(options, folder)
     show(report, options, Console(width=130))

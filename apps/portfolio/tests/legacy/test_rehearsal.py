@@ -81,7 +81,7 @@ def test_old_workers_notice_nothing_and_every_row_is_accounted_for_at_every_mome
 
     def follow() -> None:
         with workspace.session("follower") as follower:
-            carrier.follow(follower, workspace, follow_no_more, interval=0.02)
+            carrier.follow(follower, workspace, follow_no_more, interval=0.02, share=0.5)
 
     threads = [threading.Thread(target=observe), threading.Thread(target=follow)]
     runner = Runner(workspace, session)

@@ -210,7 +210,7 @@ class _Play:
         def work() -> None:
             try:
                 with self._workspace.session("demonstration follower") as session:
-                    carrier.follow(session, self._workspace, stop)
+                    carrier.follow(session, self._workspace, stop, share=0.5)
             except BaseException as error:  # noqa: BLE001  # raised again on the main thread
                 failed.append(error)
 
