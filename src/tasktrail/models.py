@@ -262,6 +262,7 @@ def standard_indexes(domain: str) -> list[Index]:
         Indexes not yet attached to a table.
     """
     failed = text(f"status = '{Status.FAILED}'")
+    stopped = text(f"status IN ('{Status.FAILED}', '{Status.CANCELLED}')")
     return [
         Index(f"idx_{domain}_status", "status"),
         Index(f"idx_{domain}_dates", "created_at", "completed_at"),
@@ -278,4 +279,5 @@ def standard_indexes(domain: str) -> list[Index]:
         Index(f"idx_{domain}_ended", "completed_at", postgresql_where=text("completed_at IS NOT NULL")),
         Index(f"idx_{domain}_failed", "completed_at", "failure_group", "id", postgresql_where=failed),
         Index(f"idx_{domain}_failure_group", "failure_group", "id", postgresql_where=failed),
+        Index(f"idx_{domain}_stopped", "status", "id", postgresql_where=stopped),
     ]

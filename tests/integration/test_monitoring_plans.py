@@ -92,6 +92,7 @@ READS: dict[str, tuple[Callable[[Source], object], tuple[str, ...]]] = {
     "list of all": (listed(), ("job_tracking_pkey",)),
     **{f"list of {state}": (listed(states=[state]), ()) for state in Status},
     "list of two states": (listed(states=[Status.FAILED, Status.CANCELLED]), ("idx_job_status",)),
+    "list of stopped rows": (listed(states=[Status.CANCELLED]), ("idx_job_stopped", "job_tracking_pkey")),
     "list of a group": (listed(group=GROUP), ("idx_job_failure_group", "job_tracking_pkey")),
     "list of a time": (some_weeks_ago, ("idx_job_dates",)),
     "list by an error": (listed(error="row 12"), ("job_tracking_pkey",)),

@@ -179,6 +179,10 @@ def test_every_table_has_the_indexes_of_the_plan_and_partial_ones_for_live_rows(
             f"{on} (completed_at, failure_group, id) WHERE ((status)::text = 'FAILED'::text)"
         ),
         f"idx_{domain}_failure_group": f"{on} (failure_group, id) WHERE ((status)::text = 'FAILED'::text)",
+        f"idx_{domain}_stopped": (
+            f"{on} (status, id) WHERE ((status)::text = ANY ((ARRAY['FAILED'::character varying, "
+            "'CANCELLED'::character varying])::text[]))"
+        ),
     }
 
     found = {row["indexname"]: row["indexdef"] for row in described(migrated, "indexes", table)}

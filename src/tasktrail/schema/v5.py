@@ -24,6 +24,7 @@ INDEXES: Final = (
     ("ended", ["completed_at"], "completed_at IS NOT NULL"),
     ("failed", ["completed_at", "failure_group", "id"], "status = 'FAILED'"),
     ("failure_group", ["failure_group", "id"], "status = 'FAILED'"),
+    ("stopped", ["status", "id"], "status IN ('FAILED', 'CANCELLED')"),
 )
 """End of the name, columns and condition of each index that a tracking table gets."""
 

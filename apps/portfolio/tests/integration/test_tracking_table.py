@@ -74,6 +74,10 @@ def test_the_tracking_table_has_the_constraints_and_indexes_of_the_plan_under_th
         "idx_exchange_rate_failure_group": (
             "USING btree (failure_group, id) WHERE ((status)::text = 'FAILED'::text)"
         ),
+        "idx_exchange_rate_stopped": (
+            "USING btree (status, id) WHERE ((status)::text = ANY ((ARRAY['FAILED'::character varying, "
+            "'CANCELLED'::character varying])::text[]))"
+        ),
     }
 
 
