@@ -25,8 +25,8 @@ from tests.serving import served
 SECONDS: Final = 40.0
 LEAST: Final = 1.5
 """Between two fetches of one page, in seconds, as its script has it."""
-CHANGES: Final = 5
-"""Rows that change in a second meanwhile, so each look finds something else."""
+CHANGES: Final = 1
+"""Rows that change in a second meanwhile: each look finds something else, and they count for little."""
 
 
 Counters: TypeAlias = tuple[int, int, int, float]
