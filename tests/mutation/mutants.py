@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -19,10 +20,8 @@ from hypothesis import Phase, settings
 PLUGINS: Final = ("pytest_asyncio.plugin", "pytest_timeout")
 """Plugins that the judging tests need; with all those that are installed, a start takes seconds."""
 
-LONGEST: Final = 120.0
-"""How long the tests of one mutant may take, in seconds; a mutant that does not end is killed."""
 PATIENCE: Final = 30.0
-"""How long they may take to stop their servers then, in seconds."""
+"""How long tests that take too long may take to stop their servers, in seconds."""
 FAILED: Final = 1
 
 
@@ -88,17 +87,25 @@ class Trial:
         os.kill(self.process, signal.SIGINT)
 
 
-def judge(tests: tuple[str, ...], mutant: Mutant | None, output: Path, modules: Path | None = None) -> Trial:
+def judge(
+    tests: tuple[str, ...],
+    mutant: Mutant | None,
+    output: Path,
+    *,
+    longest: float = math.inf,
+    modules: Path | None = None,
+) -> Trial:
     """Start the tests in a fork.
 
     Args:
         tests: files of tests.
         mutant: what they judge; None for the code as it is.
         output: where to write what they print.
+        longest: how long they may take, in seconds.
         modules: where to write which modules they needed, if anywhere.
     """
     if child := os.fork():
-        return Trial(child, output, time.monotonic() + LONGEST)
+        return Trial(child, output, time.monotonic() + longest)
     os.setpgid(0, 0)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
@@ -111,7 +118,7 @@ def judge(tests: tuple[str, ...], mutant: Mutant | None, output: Path, modules: 
         settings.register_profile("mutation", derandomize=True, database=None, phases=phases)
         settings.load_profile("mutation")
         options = [f"-p{name}" for name in (*PLUGINS, "no:cacheprovider")]
-        code = int(pytest.main([*options, "-x", "-q", "--no-header", "--timeout=60", "--tb=line", *tests]))
+        code = int(pytest.main([*options, "-x", "-q", "--no-header", "--tb=line", *tests]))
         if modules is not None:
             modules.write_text("\n".join(sys.modules), encoding="utf-8")
     os._exit(code)

@@ -40,10 +40,13 @@ from tests.mutation.subjects import SUBJECTS, Subject, is_omitted
 
 ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / ".mutation"
-OURS: Final = frozenset(
-    {"__main__", "apps", "conftest", "portfolio", "tasktrail", "tests", *PLUGINS, "pytest_asyncio"}
-)
-"""Packages that a mutant imports by itself: they may hold what is mutated, or are pytest's to import."""
+TESTS: Final = ("__main__", "apps", "conftest", "tests", "pytest_asyncio", *PLUGINS)
+"""What pytest imports by itself, in each mutant."""
+SLOWNESS: Final = 5.0
+"""By how much longer than those of the code as it is the tests of a mutant may take."""
+LONGEST: Final = 120.0
+"""What they may take in any case, in seconds."""
+TOO_LONG: Final = "took too long"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +66,23 @@ class Mutation:
     mutated: str
 
 
-def _prepare(subject: Subject, folder: Path) -> None:
-    """Run the tests on the code as it is, then import every foreign module that they needed."""
+def _prepare(subject: Subject, folder: Path) -> float:
+    """Run the tests on the code as it is, then import what they needed and what no mutant changes.
+
+    Returns:
+        How long the tests of a mutant may take, in seconds.
+    """
+    start = time.monotonic()
     modules, output = folder / "modules", folder / "output"
-    trial = judge(subject.tests, None, output, modules)
+    trial = judge(subject.tests, None, output, modules=modules)
     _, status = os.waitpid(trial.process, 0)
     if os.waitstatus_to_exitcode(status):
         sys.exit(f"the tests fail without any mutation:\n{output.read_text(encoding='utf-8')}")
     for name in modules.read_text(encoding="utf-8").split():
-        if name.partition(".")[0] not in OURS:
+        if not any(f"{name}.".startswith(f"{one}.") for one in (*TESTS, *subject.dependents)):
             with suppress(Exception):
                 importlib.import_module(name)
+    return max(LONGEST, SLOWNESS * (time.monotonic() - start))
 
 
 def _session(subject: Subject) -> WorkDB:
@@ -110,6 +119,7 @@ def _is_other_code(code: str, mutated: str) -> bool:
 
 def _run(subject: Subject, session: WorkDB, *, workers: int, end: float, folder: Path) -> None:
     """Judge mutants until none is left or the time is over."""
+    longest = _prepare(subject, folder)
     mutations = _mutants(subject, session)
     running: list[tuple[Trial, Mutation]] = []
     numbers = count()
@@ -117,7 +127,8 @@ def _run(subject: Subject, session: WorkDB, *, workers: int, end: float, folder:
         while True:
             while len(running) < workers and time.monotonic() < end and (new := next(mutations, None)):
                 output = folder / f"{next(numbers)}.txt"
-                running.append((judge(subject.tests, Mutant(new.path, new.mutated), output), new))
+                mutant = Mutant(new.path, new.mutated)
+                running.append((judge(subject.tests, mutant, output, longest=longest), new))
             if not running:
                 return
             for trial, mutation in list(running):
@@ -136,11 +147,12 @@ def _run(subject: Subject, session: WorkDB, *, workers: int, end: float, folder:
 def _result(trial: Trial, mutation: Mutation, code: int) -> WorkResult:
     name = str(mutation.path.relative_to(ROOT))
     lines = (mutation.code.splitlines(), mutation.mutated.splitlines())
+    said = trial.output.read_text(encoding="utf-8", errors="replace")[-2000:]
     return WorkResult(
         worker_outcome=WorkerOutcome.NORMAL,
         test_outcome=TestOutcome.KILLED if code else TestOutcome.SURVIVED,
         diff="\n".join(difflib.unified_diff(*lines, name, name, n=0, lineterm="")),
-        output=trial.output.read_text(encoding="utf-8", errors="replace")[-2000:],
+        output=TOO_LONG if trial.is_interrupted else said,
     )
 
 
@@ -160,7 +172,10 @@ def _report(subject: Subject, session: WorkDB) -> None:
         of_path = [result for item, result in results if item.mutations[0].module_path == path]
         if of_path:
             killed = sum(result.is_killed for result in of_path)
-            print(f"{path.relative_to(ROOT)}: {killed} of {len(of_path)} mutants killed")
+            late = sum(result.output == TOO_LONG for result in of_path)
+            print(
+                f"{path.relative_to(ROOT)}: {killed} of {len(of_path)} mutants killed, {late} of them by time"
+            )
     if session.num_results < session.num_work_items:
         print(f"{subject.name}: {session.num_work_items - session.num_results} are still to be judged")
 
@@ -189,7 +204,6 @@ def main() -> None:
             _forget_survivors(session)
         if not options.report:
             with TemporaryDirectory() as folder:
-                _prepare(subject, Path(folder))
                 _run(subject, session, workers=options.workers, end=end, folder=Path(folder))
         _report(subject, session)
 

@@ -18,11 +18,13 @@ class Subject:
         name: what the command calls it.
         modules: paths of files, or patterns of them.
         tests: files of tests, the quickest to find something first.
+        dependents: packages that may import the modules; each mutant imports them by itself.
     """
 
     name: str
     modules: tuple[str, ...]
     tests: tuple[str, ...]
+    dependents: tuple[str, ...] = ("portfolio", "tasktrail")
 
     def paths(self, root: Path) -> list[Path]:
         """Return the files of the modules that hold any code."""
@@ -44,12 +46,14 @@ SUBJECTS: Final = (
         "twins",
         ("apps/portfolio/src/portfolio/legacy/twins/*.py",),
         (f"{LEGACY}/test_twins.py", f"{LEGACY}/test_twin_properties.py"),
+        ("portfolio.legacy",),
     ),
     Subject("transform", ("src/tasktrail/migration/transform.py",), (f"{LEGACY}/test_plan.py",)),
     Subject(
         "plan",
         ("apps/portfolio/src/portfolio/legacy/plan/*.py",),
         (f"{LEGACY}/test_plan.py", f"{LEGACY}/test_pairs.py", f"{LEGACY}/test_cutover.py"),
+        ("portfolio.legacy",),
     ),
 )
 
