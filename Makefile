@@ -55,6 +55,9 @@ coverage: setup ## Measure which branches of the library the tests take; below 9
 	$(BIN)/coverage run -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=95
+	@$(BIN)/coverage json --quiet -o - | $(BIN)/python -c 'import json, sys; \
+		taken = json.load(sys.stdin)["totals"]["percent_branches_covered"]; \
+		print(f"{taken:.1f} % of the branches are taken"); sys.exit(taken < 95)'
 
 .PHONY: mutation
 mutation: setup ## Change the rules bit by bit and see whether their tests notice; some of them: make mutation ARGS="retry"

@@ -118,7 +118,7 @@ def judge(
         settings.register_profile("mutation", derandomize=True, database=None, phases=phases)
         settings.load_profile("mutation")
         options = [f"-p{name}" for name in (*PLUGINS, "no:cacheprovider")]
-        code = int(pytest.main([*options, "-x", "-q", "--no-header", "--tb=line", *tests]))
+        code = int(pytest.main([*options, "-x", "-q", "--no-header", "--timeout=40", "--tb=line", *tests]))
         if modules is not None:
             modules.write_text("\n".join(sys.modules), encoding="utf-8")
     os._exit(code)

@@ -20,6 +20,7 @@ import importlib
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkResult
 
 from tests.mutation import operators
 from tests.mutation.mutants import PLUGINS, Mutant, Trial, judge
-from tests.mutation.subjects import SUBJECTS, Subject, is_omitted
+from tests.mutation.subjects import SUBJECTS, Subject
 
 ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / ".mutation"
@@ -80,7 +81,7 @@ def _prepare(subject: Subject, folder: Path) -> float:
         sys.exit(f"the tests fail without any mutation:\n{output.read_text(encoding='utf-8')}")
     for name in modules.read_text(encoding="utf-8").split():
         if not any(f"{name}.".startswith(f"{one}.") for one in (*TESTS, *subject.dependents)):
-            with suppress(Exception):
+            with suppress(Exception), warnings.catch_warnings(action="ignore"):
                 importlib.import_module(name)
     return max(LONGEST, SLOWNESS * (time.monotonic() - start))
 
@@ -94,14 +95,14 @@ def _session(subject: Subject) -> WorkDB:
 
 
 def _mutants(subject: Subject, session: WorkDB) -> Iterator[Mutation]:
-    """Yield the mutants without a result."""
+    """Yield the mutants without a result, in random order: what a run gets to is a fair sample."""
     if not session.num_work_items:
         init(subject.paths(ROOT), session, {})
-    for item in sorted(session.pending_work_items, key=lambda item: item.mutations[0].start_pos):
+    for item in session.pending_work_items:
         (spec,) = item.mutations
         code = spec.module_path.read_text(encoding="utf-8")
         operator = cosmic_ray.plugins.get_operator(spec.operator_name)()
-        mutated = None if is_omitted(spec.operator_name) else mutate_code(code, operator, spec.occurrence)
+        mutated = None if subject.omits(spec.operator_name) else mutate_code(code, operator, spec.occurrence)
         if mutated is None or not _is_other_code(code, mutated):
             session.set_result(item.job_id, WorkResult(worker_outcome=WorkerOutcome.SKIPPED))
         else:
