@@ -519,6 +519,7 @@ def test_progress_writes_the_numbers_it_is_given_and_renews_the_lease(
     row = columns(engine, there, OrderTracking)
     assert expected == (row["done"], row["total"])
     assert before["heartbeat_at"] < row["heartbeat_at"]
+    assert before["updated_at"] < row["updated_at"]
     assert row["status"] == Status.PROCESSING
 
 
@@ -1034,6 +1035,18 @@ def test_an_operation_on_one_row_leaves_its_neighbours_alone(engine: Engine, ope
 
     assert before == [columns(engine, other) for other in others]
     assert changed != columns(engine, job)
+
+
+@pytest.mark.parametrize("operation", sorted(set(ON_ONE_ROW) - {"heartbeat", "mark_dispatched"}))
+def test_an_operation_says_when_it_changed_the_row(engine: Engine, operation: str) -> None:
+    status, operate = ON_ONE_ROW[operation]
+    job = add_job_in(engine, status)
+    before = columns(engine, job)["updated_at"]
+
+    with engine.begin() as db:
+        operate(db, job)
+
+    assert before < columns(engine, job)["updated_at"]
 
 
 def test_no_operation_commits(engine: Engine, order: dict[str, Any]) -> None:
