@@ -11,7 +11,7 @@ from threading import Barrier
 from typing import Any, get_args
 
 import pytest
-from sqlalchemy import Connection, Engine, String, create_engine, text
+from sqlalchemy import Connection, Engine, String, create_engine, func, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -557,6 +557,7 @@ def test_a_job_records_what_it_found(engine: Engine, order: dict[str, Any]) -> N
     there = add_order(engine, order)
     with engine.begin() as db:
         fence = tracker.claim(db, OrderTracking, there, celery_task_id=None, worker=None).fence
+    before = columns(engine, there, OrderTracking)
     found = {"tags": ["a"], "details": {"n": 1}, "urgent": False, "seen_at": datetime(2024, 3, 1, tzinfo=UTC)}
 
     with engine.begin() as db:
@@ -565,6 +566,7 @@ def test_a_job_records_what_it_found(engine: Engine, order: dict[str, Any]) -> N
 
     row = columns(engine, there, OrderTracking)
     assert found == {name: row[name] for name in found}
+    assert before["heartbeat_at"] < row["heartbeat_at"]
     assert order == {name: row[name] for name in order}
 
 
@@ -905,6 +907,20 @@ def test_moving_to_processing_stamps_the_start(engine: Engine) -> None:
 
     assert row["started_at"] >= row["created_at"]
     assert (row["completed_at"], row["error_message"], row["attempts"]) == (None, None, 0)
+
+
+@pytest.mark.parametrize("operation", ["claim", "move"])
+def test_a_row_that_starts_has_no_end_even_if_somebody_wrote_one_by_hand(
+    engine: Engine, operation: str
+) -> None:
+    job = add_job(engine)
+    with engine.begin() as db:
+        db.execute(update(JobTracking).values(completed_at=func.now()).where(JobTracking.id == job))
+
+    with engine.begin() as db:
+        ON_ONE_ROW[operation][1](db, job)
+
+    assert columns(engine, job)["completed_at"] is None
 
 
 def test_moving_to_completed_stamps_the_end(engine: Engine) -> None:
