@@ -49,6 +49,21 @@ audit: setup ## Look up known vulnerabilities of what is locked; needs PyPI's or
 test: setup ## Run the tests on real servers, in two processes; options for pytest: make test ARGS="-x -k claim"
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile $(ARGS)
 
+.PHONY: coverage
+coverage: setup ## Measure which branches of the library the tests take; below 95 % is an error; options for pytest in ARGS
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest --numprocesses=2 --dist=loadfile $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=95
+	@$(BIN)/coverage json --quiet -o - | $(BIN)/python -c 'import json, sys; \
+		taken = json.load(sys.stdin)["totals"]["percent_branches_covered"]; \
+		print(f"{taken:.1f} % of the branches are taken"); sys.exit(taken < 95)'
+
+.PHONY: mutation
+mutation: setup ## Change the rules bit by bit and see whether their tests notice; some of them: make mutation ARGS="retry"
+	@$(UV) sync --quiet --locked --inexact --all-extras --all-packages --group mutation
+	$(BIN)/python -m tests.mutation.run $(ARGS)
+
 .PHONY: chaos
 chaos: setup ## Run 5,000 jobs on each broker under fire and judge them by SQL; options: make chaos ARGS="--seed 7"
 	$(BIN)/python -m tests.chaos.run --broker redis --jobs 5000 --seconds 90 $(ARGS)
@@ -74,7 +89,7 @@ bench: setup ## Measure everything beside its peers, in below twenty minutes, an
 .PHONY: clean
 clean: ## Stop the embedded servers of this folder and delete everything that can be made again
 	@if [ -x $(BIN)/tasktrail ] && [ -d .tasktrail ]; then $(BIN)/tasktrail dev down; fi
-	rm -rf .venv .tools .tasktrail .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* dist site
+	rm -rf .venv .tools .tasktrail .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage* .mutation dist site
 
 .tools/bin/uv:
 	@echo "There is no uv on the PATH; installing it into .tools"

@@ -207,7 +207,7 @@ def retry_later_if_owned(model: Model) -> Write:
         update(table)
         .where(*_owned(table))
         .values(status=literal_state(Status.PENDING), **failure(table), **due_in(), **let_go())
-        .returning(table.c.id, table.c.next_attempt_at)
+        .returning(table.c.next_attempt_at)
     )
 
 

@@ -78,6 +78,17 @@ def test_list_gives_the_newest_rows_first_and_the_token_of_the_next_page(engine:
     assert ([row["id"] for row in rest["rows"]], rest["next"], rest["count"]) == ([jobs[0]], None, 3)
 
 
+def test_a_printed_list_says_how_many_rows_there_are_and_how_to_go_on(engine: Engine) -> None:
+    jobs = [add_job(engine) for _ in range(3)]
+    first = run_here(app, "list", "job", "--limit", "2").out
+    rest = run_here(app, "list", "job", "--limit", "2", "--page", first.rpartition("add --page ")[2].strip())
+
+    assert "2 of 3 rows" in first
+    assert f" {jobs[0]} " not in first
+    assert f" {jobs[0]} " in rest.out
+    assert "--page" not in rest.out
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -103,6 +114,14 @@ def test_show_tells_all_of_a_job_and_its_attempts(engine: Engine) -> None:
         if word not in outcome.out
     ] == []
     assert told("show", "job", str(job))["log"][0]["outcome"] == "error"
+
+
+def test_show_names_the_worker_of_a_running_job(engine: Engine) -> None:
+    job = add_job(engine)
+    claim(engine, job, worker="w7@host")
+    outcome = run_here(app, "show", "job", str(job))
+
+    assert [word for word in ("PROCESSING", "w7@host", "0 of 3 failed") if word not in outcome.out] == []
 
 
 def test_failures_are_grouped_by_what_went_wrong_and_list_shows_a_group(engine: Engine) -> None:

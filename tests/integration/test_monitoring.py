@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Engine, String, bindparam, select, text
+from sqlalchemy import Connection, Engine, Text, Uuid, bindparam, literal_column, select, text
 from sqlalchemy.exc import InternalError
 
 from tasktrail import (
@@ -20,7 +20,7 @@ from tasktrail import (
     TrackingNotFound,
     bookkeeping,
 )
-from tasktrail.fingerprints import fingerprint, fingerprint_sql, group_of
+from tasktrail.fingerprints import fingerprint, fingerprint_sql, group_of, group_text
 from tasktrail.monitoring import listing, queries
 from tests.rows import add_job, add_job_in, claim
 from tests.support import SCHEMA
@@ -43,10 +43,12 @@ def reader(engine: Engine) -> Iterator[Connection]:
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=300)
 @given(message=TEXTS)
-def test_python_and_postgresql_find_the_same_fingerprint(reader: Connection, message: str) -> None:
-    found = reader.scalar(select(fingerprint_sql(bindparam("message", message, type_=String()))))
+def test_python_and_postgresql_find_the_same_fingerprint_and_group(reader: Connection, message: str) -> None:
+    rows = select(bindparam("message", message, type_=Text()).label("error")).subquery("rows")
+    group = literal_column(group_text("rows.error"), Uuid())
+    found = reader.execute(select(fingerprint_sql(rows.c.error), group).select_from(rows)).one()
 
-    assert found == fingerprint(message)
+    assert (found[0], found[1].hex) == (fingerprint(message), group_of(message))
 
 
 def one_of_each(engine: Engine) -> dict[Status, int]:

@@ -786,6 +786,27 @@ def test_values_that_the_mapping_gives_are_written(make_database: MakeDatabase) 
     assert again.id == one
 
 
+class SackTracking(BaseTaskTracking, Base):
+    """A partitioned domain with a default that only the database can work out."""
+
+    __tablename__ = "sack_tracking"
+    __tracking__ = TrackingOptions(
+        domain="sack", natural_key=NaturalKey(("label",), "uq_sack"), partition_days=1
+    )
+
+    label: Mapped[str]
+    packed_on: Mapped[date] = mapped_column(default=sa.func.current_date())
+
+
+def test_a_default_in_sql_has_to_be_the_tables_own(make_database: MakeDatabase) -> None:
+    engine = create_engine(make_database())
+    with engine.begin() as db:
+        Base.metadata.create_all(db)
+        with pytest.raises(ConfigurationError, match="packed_on: give it a server_default"):
+            tracker.create(db, SackTracking, {"label": "a"})
+    engine.dispose()
+
+
 def upgrade(op: Operations) -> None:
     op.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
     v5.create_tracking_table(

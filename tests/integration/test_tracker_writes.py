@@ -11,7 +11,7 @@ from threading import Barrier
 from typing import Any, get_args
 
 import pytest
-from sqlalchemy import Connection, Engine, String, create_engine, text
+from sqlalchemy import Connection, Engine, String, create_engine, func, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -519,6 +519,7 @@ def test_progress_writes_the_numbers_it_is_given_and_renews_the_lease(
     row = columns(engine, there, OrderTracking)
     assert expected == (row["done"], row["total"])
     assert before["heartbeat_at"] < row["heartbeat_at"]
+    assert before["updated_at"] < row["updated_at"]
     assert row["status"] == Status.PROCESSING
 
 
@@ -556,6 +557,7 @@ def test_a_job_records_what_it_found(engine: Engine, order: dict[str, Any]) -> N
     there = add_order(engine, order)
     with engine.begin() as db:
         fence = tracker.claim(db, OrderTracking, there, celery_task_id=None, worker=None).fence
+    before = columns(engine, there, OrderTracking)
     found = {"tags": ["a"], "details": {"n": 1}, "urgent": False, "seen_at": datetime(2024, 3, 1, tzinfo=UTC)}
 
     with engine.begin() as db:
@@ -564,6 +566,7 @@ def test_a_job_records_what_it_found(engine: Engine, order: dict[str, Any]) -> N
 
     row = columns(engine, there, OrderTracking)
     assert found == {name: row[name] for name in found}
+    assert before["heartbeat_at"] < row["heartbeat_at"]
     assert order == {name: row[name] for name in order}
 
 
@@ -906,6 +909,20 @@ def test_moving_to_processing_stamps_the_start(engine: Engine) -> None:
     assert (row["completed_at"], row["error_message"], row["attempts"]) == (None, None, 0)
 
 
+@pytest.mark.parametrize("operation", ["claim", "move"])
+def test_a_row_that_starts_has_no_end_even_if_somebody_wrote_one_by_hand(
+    engine: Engine, operation: str
+) -> None:
+    job = add_job(engine)
+    with engine.begin() as db:
+        db.execute(update(JobTracking).values(completed_at=func.now()).where(JobTracking.id == job))
+
+    with engine.begin() as db:
+        ON_ONE_ROW[operation][1](db, job)
+
+    assert columns(engine, job)["completed_at"] is None
+
+
 def test_moving_to_completed_stamps_the_end(engine: Engine) -> None:
     row = moved(engine, Status.PROCESSING, Status.COMPLETED, "not all of it")
 
@@ -1034,6 +1051,18 @@ def test_an_operation_on_one_row_leaves_its_neighbours_alone(engine: Engine, ope
 
     assert before == [columns(engine, other) for other in others]
     assert changed != columns(engine, job)
+
+
+@pytest.mark.parametrize("operation", sorted(set(ON_ONE_ROW) - {"heartbeat", "mark_dispatched"}))
+def test_an_operation_says_when_it_changed_the_row(engine: Engine, operation: str) -> None:
+    status, operate = ON_ONE_ROW[operation]
+    job = add_job_in(engine, status)
+    before = columns(engine, job)["updated_at"]
+
+    with engine.begin() as db:
+        operate(db, job)
+
+    assert before < columns(engine, job)["updated_at"]
 
 
 def test_no_operation_commits(engine: Engine, order: dict[str, Any]) -> None:

@@ -454,6 +454,13 @@ def test_without_triggers_nothing_is_copied(workspace: Workspace, db: Session) -
         Backfill(workspace).run(db)
 
 
+def test_the_copy_does_not_wait_for_replicas_that_are_not_there(db: Session) -> None:
+    slept: list[float] = []
+    Throttle(replication_lag=0.0).rest(db, 1.0, slept.append)
+
+    assert slept == []
+
+
 def test_the_copy_rests_for_its_share_and_while_others_wait_for_locks(db: Session) -> None:
     slept: list[float] = []
     Throttle(share=0.25).rest(db, 1.0, slept.append)

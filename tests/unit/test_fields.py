@@ -228,6 +228,7 @@ BAD: list[tuple[type[BaseTaskTracking], str, object, str]] = [
     (ParcelTracking, "big", 2**63, "big: does not fit a 64-bit integer"),
     (ParcelTracking, "weight", "heavy", "weight: must be a number"),
     (ParcelTracking, "weight", math.nan, "weight: must be finite"),
+    (ParcelTracking, "weight", 10**400, "weight: does not fit a floating-point number"),
     (ParcelTracking, "size", "huge", "size: "),
     (ParcelTracking, "label", 5, "label: must be text"),
 ]

@@ -154,3 +154,14 @@ def test_ci_is_executable_and_starts_with_strict_mode() -> None:
 
     assert os.access(script, os.X_OK)
     assert "set -euo pipefail" in script.read_text(encoding="utf-8")
+
+
+def test_what_is_left_out_of_coverage_says_why() -> None:
+    marked = [
+        f"{path.relative_to(ROOT)}: {line.strip()}"
+        for path in ROOT.glob("src/tasktrail/**/*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.search(r"pragma: no (cover|branch)\b(?!  # \w)", line)
+    ]
+
+    assert marked == []

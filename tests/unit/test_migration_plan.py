@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tasktrail.errors import ConfigurationError
-from tasktrail.migration.plan import Mapped, MigrationPlan, Refusal, Refused, Route, TableMigration
+from tasktrail.migration.plan import Mapped, MigrationPlan, Refusal, Refused, Reverse, Route, TableMigration
 
 
 def same(row: Any) -> Mapped:
@@ -47,6 +47,23 @@ def with_route(**changes: Any) -> TableMigration:
         (lambda: plan_of(with_route(columns={"id": "s.id"})), "columns lacks status"),
         (lambda: plan_of(with_route(key=("day",))), "columns lacks the key day"),
         (lambda: plan_of(with_route(inferred={"day": "TRUE"})), "inferred names day"),
+        (
+            lambda: plan_of(with_route(paired_by=("day",))),
+            "paired_by or compared name day, which columns lacks",
+        ),
+        (lambda: plan_of(with_route(compared={"day": None})), "compared name day, which columns lacks"),
+        (
+            lambda: plan_of(with_route(reverse=Reverse(columns={"day": "t.day"}, changed=()))),
+            "reverse writes day, which source_columns lacks",
+        ),
+        (
+            lambda: plan_of(with_route(reverse=Reverse(columns={"id": "t.id"}, changed=("s",)))),
+            "reverse.changed names s, which it has no rule for",
+        ),
+        (
+            lambda: plan_of(with_route(reverse=Reverse(columns={"id": "t.id"}, changed=("id",)))),
+            "reverse.changed names the legacy key id",
+        ),
         (lambda: plan_of(with_route(columns={**COLUMNS, "worker": "'w'"})), "worker cannot be mapped"),
         (lambda: plan_of(with_route(name="a" * 21)), "is no name for a route"),
         (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import FrozenInstanceError
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from types import SimpleNamespace
@@ -11,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasktrail import ConfigurationError, GiveUp, InvalidField, RetryIn, RetryPolicy
+from tasktrail.errors import WorkerLost
 from tasktrail.retry import NoRetry, Retry, parse_retry_after, requested_delay
 
 NOW = datetime(2024, 3, 1, 12, 0, tzinfo=UTC)
@@ -78,22 +81,39 @@ def test_delays_never_shrink_and_never_exceed_the_cap(
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    ("options", "message"),
     [
-        ({"max_attempts": 0}, "max_attempts"),
-        ({"max_attempts": -1}, "max_attempts"),
-        ({"base": -0.1}, "base"),
-        ({"base": float("nan")}, "base"),
-        ({"factor": 0.99}, "factor"),
-        ({"factor": float("nan")}, "factor"),
-        ({"base": 10, "cap": 9.9}, "cap"),
-        ({"cap": float("nan")}, "cap"),
-        ({"cap": float("inf")}, "cap"),
+        ({"max_attempts": 0}, "max_attempts: must be at least 1 (got 0)"),
+        ({"max_attempts": -1}, "max_attempts: must be at least 1 (got -1)"),
+        ({"base": -0.1}, "base: a delay is a number of seconds, 0 or more (got -0.1)"),
+        ({"base": float("nan")}, "base: a delay is a number of seconds, 0 or more (got nan)"),
+        ({"base": float("inf")}, "base: a delay is a number of seconds, 0 or more (got inf)"),
+        ({"factor": 0.99}, "factor: delays may not shrink, so at least 1 (got 0.99)"),
+        ({"factor": float("nan")}, "factor: delays may not shrink, so at least 1 (got nan)"),
+        ({"factor": float("inf")}, "factor: delays may not shrink, so at least 1 (got inf)"),
+        ({"base": 10, "cap": 9.9}, "cap: a number of seconds, not below base, 10 (got 9.9)"),
+        ({"cap": float("nan")}, "cap: a number of seconds, not below base, 60.0 (got nan)"),
+        ({"cap": float("inf")}, "cap: a number of seconds, not below base, 60.0 (got inf)"),
     ],
 )
-def test_numbers_without_a_schedule_are_refused_by_name(options: dict[str, float], named: str) -> None:
-    with pytest.raises(ConfigurationError, match=rf"^{named}: .*got"):
+def test_numbers_without_a_schedule_are_refused_by_name(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(message)}$"):
         RetryPolicy(**options)
+
+
+def test_a_policy_of_a_single_attempt_never_retries() -> None:
+    decision = decide(RetryPolicy(max_attempts=1), OSError(), failures=1)
+
+    assert NoRetry("all 1 attempts failed") == decision
+
+
+def test_a_policy_is_made_of_names_and_shared_so_it_cannot_change() -> None:
+    policy = RetryPolicy()
+
+    with pytest.raises(TypeError, match="positional argument"):
+        RetryPolicy(5)
+    with pytest.raises(FrozenInstanceError):
+        policy.max_attempts = 5
 
 
 @pytest.mark.parametrize(("dice", "expected"), [(0.0, 0.0), (0.25, 30.0), (0.75, 90.0)])
@@ -161,6 +181,7 @@ def test_the_row_says_how_many_attempts_there_are_not_the_policy() -> None:
             id="not in retry_on",
         ),
         pytest.param(RetryPolicy(retry_on=(OSError,)), ConnectionResetError(), Retry(60.0), id="subclass"),
+        pytest.param(RetryPolicy(retry_on=(OSError,)), WorkerLost(), Retry(60.0), id="a lost attempt"),
         pytest.param(RetryPolicy(retry_on=(OSError,)), RetryIn(7), Retry(7.0), id="RetryIn beats retry_on"),
         pytest.param(RetryPolicy(), RetryIn(0), Retry(0.0), id="RetryIn 0"),
         pytest.param(RetryPolicy(cap=100), RetryIn(101), Retry(100.0), id="the cap bounds RetryIn"),

@@ -81,8 +81,3 @@ def json_of(expression: str, schema: str | None) -> str:
     """
     prefix = f'"{schema}".' if schema else ""
     return f"{prefix}tasktrail_jsonb({expression})"
-
-
-def field_of(expression: str, name: str) -> str:
-    """Return SQL for a field of a JSON object as jsonb; NULL when it is no object or has no such field."""
-    return f"CASE WHEN jsonb_typeof({expression}) = 'object' THEN {expression} -> {literal(name)} END"
