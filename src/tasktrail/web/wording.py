@@ -13,6 +13,9 @@ UNITS: Final = (("d", 86_400), ("h", 3_600), ("min", 60))
 MOST_TEXT: Final = 100_000
 """Longer texts are cut on a page, in characters."""
 
+LONGEST_LINE: Final = 100
+"""A flat list or object that is no longer than this is shown on one line, in characters."""
+
 DIRECTIONS: Final = frozenset(
     "\u061c\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"
 )
@@ -83,6 +86,11 @@ def value(content: Any) -> str:
     if isinstance(content, date):
         return content.isoformat()
     if isinstance(content, Mapping | list | tuple):
+        line = json.dumps(content, ensure_ascii=False, default=str)
+        parts = content.values() if isinstance(content, Mapping) else content
+        is_flat = not any(isinstance(part, Mapping | list | tuple) for part in parts)
+        if is_flat and len(line) <= LONGEST_LINE:
+            return visible(line)
         return visible(json.dumps(content, ensure_ascii=False, default=str, indent=2))
     return visible(str(content))
 
