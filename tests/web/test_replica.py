@@ -91,8 +91,10 @@ def trail_on(database_url: str, replica_url: str) -> Trail:
 
 
 @pytest.fixture
-def browse(trail: Trail, portal: BlockingPortal) -> Browser:
-    return Browser(portal, create_app(trail, is_open=True))
+def browse(trail: Trail, portal: BlockingPortal) -> Iterator[Browser]:
+    app = create_app(trail, is_open=True)
+    yield Browser(portal, app)
+    app.state.conductor.close()
 
 
 def pending(browse: Browser) -> int:

@@ -38,5 +38,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     for domain, table in DOMAINS.items():
         op.drop_index(f"idx_{domain}_ended", table, schema=SCHEMA)
+        op.drop_index(f"idx_{domain}_stopped", table, schema=SCHEMA, if_exists=True)
         op.drop_column(table, "failure_group", schema=SCHEMA)
     v5.downgrade(op, schema=SCHEMA)
