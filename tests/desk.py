@@ -74,6 +74,10 @@ class Desk:
         with self.trail.engines.pooled() as db:
             return self._maintenance.tick(db)
 
+    def prune(self) -> int:
+        """Do a round of pruning; return how many rows went."""
+        return self._maintenance.prune()
+
     def sent(self) -> list[Sent]:
         """Take the messages off the queue, oldest first."""
         name = self.trail.app.conf.task_default_queue

@@ -71,7 +71,7 @@ class Upkeep:
         **options: object,
     ) -> None:
         self.settings = Settings.load(database_url=url, **options)
-        self.engines = Engines(url, application_name=name)
+        self.engines = Engines(url, application_name=name, silence=self.settings.lease)
         self.outbox = outbox or Outbox()
         self.registry = Registry()
         for domain in domains or all_domains(policy or RetryPolicy()):
@@ -84,6 +84,10 @@ class Upkeep:
         """Do one round."""
         with self.engines.pooled() as db:
             return self.maintenance.tick(db)
+
+    def prune(self) -> int:
+        """Do a round of pruning; return how many rows went."""
+        return self.maintenance.prune()
 
     def tick_until_nothing_is_left(self) -> list[Done]:
         """Do rounds until one finds nothing to do."""

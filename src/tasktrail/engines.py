@@ -36,12 +36,21 @@ SILENCE: Final = {
 """When a network connection is given up whose other end is silent: after 30 s. The system's own limits are 15
 minutes for what was sent, two hours for what is awaited; so long a worker could not renew its leases."""
 
+SILENCE_OF_CLIENT: Final = {
+    "tcp_keepalives_idle": "15s",
+    "tcp_keepalives_interval": "5s",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "30s",
+}
+"""The same for the server's end: a host that is cut off within a transaction keeps its locks no longer, so
+that whoever repeats its job does not wait for them. On a local socket they mean nothing."""
+
 UNLIMITED: Final = -1
 """How many connections a pool may add: as many as there are jobs at once, which the worker limits."""
 
 Durability: TypeAlias = Literal["durable", "relaxed"]
-Kind: TypeAlias = Literal["transactions", "durable", "relaxed"]
-"""An engine for sessions, and one for each kind of connection on which every statement commits."""
+Kind: TypeAlias = Literal["transactions", "maintenance", "durable", "relaxed"]
+"""Two engines for transactions, and one for each kind of connection on which every statement commits."""
 
 HeldT = TypeVar("HeldT", Direct, Sender)
 """A connection that a thread keeps."""
@@ -80,6 +89,7 @@ class Engines:
         connect_timeout: int = 5,
         application_name: str = "tasktrail",
         prepared_statements: bool = True,
+        silence: float = 60.0,
         setting: str = "TASKTRAIL_DATABASE_URL",
     ) -> None:
         """Remember where the database is; nothing is connected.
@@ -89,12 +99,14 @@ class Engines:
             connect_timeout: longest wait for a connection, in seconds.
             application_name: shown in ``pg_stat_activity``.
             prepared_statements: whether the server keeps statements for a connection.
+            silence: how long a transaction of maintenance may wait for its next statement, in seconds.
             setting: where the URL comes from, for messages.
         """
         self._url = sqlalchemy_url(url)
         self._connect_timeout = connect_timeout
         self._application_name = application_name
         self._prepared_statements = prepared_statements
+        self._silence = silence
         self._setting = setting
         self._current = _Made()
 
@@ -102,6 +114,14 @@ class Engines:
     def sync(self) -> Engine:
         """The engine for sync sessions."""
         return self._engine("transactions")
+
+    @property
+    def maintenance(self) -> Engine:
+        """The engine for transactions of maintenance, which the server ends when they are silent.
+
+        A leader that is paused or cut off within one must not hold up the leader that takes its place.
+        """
+        return self._engine("maintenance")
 
     @property
     def asynchronous(self) -> AsyncEngine:
@@ -226,7 +246,7 @@ class Engines:
 
     def _create(self, kind: Kind) -> Engine:
         arguments = self._arguments(kind)
-        if kind == "transactions":
+        if kind in {"transactions", "maintenance"}:
             return create_engine(self._url, connect_args=arguments, max_overflow=UNLIMITED)
         # Nothing is open when such a connection goes back, so there is nothing to roll back.
         return create_engine(
@@ -240,9 +260,12 @@ class Engines:
     def _arguments(self, kind: Kind) -> dict[str, object]:
         """Return what a connection is made with; what the URL says wins, but for what tasktrail rests on."""
         said = self._url.query
-        options = [*_many(said.get("options")), "-c timezone=UTC"]
+        options = [f"-c {name}={value}" for name, value in SILENCE_OF_CLIENT.items()]
+        options += [*_many(said.get("options")), "-c timezone=UTC"]
         if kind == "relaxed":
             options.append("-c synchronous_commit=off")
+        if kind == "maintenance":
+            options.append(f"-c idle_in_transaction_session_timeout={round(self._silence * 1000)}")
         return {
             "connect_timeout": said.get("connect_timeout", self._connect_timeout),
             "application_name": said.get("application_name", self._application_name),

@@ -58,10 +58,9 @@ class Done:
     rescued: int = 0
     made_due: int = 0
     cancelled: int = 0
-    pruned: int = 0
 
     def __bool__(self) -> bool:
-        return any((self.dispatched, self.rescued, self.made_due, self.cancelled, self.pruned))
+        return any((self.dispatched, self.rescued, self.made_due, self.cancelled))
 
 
 class Maintenance:
@@ -92,8 +91,11 @@ class Maintenance:
         self._send = send
         self._settings = settings
         self._schema = schema
-        self._chores = (Chore("rollups", settings.rollup_interval, self.roll_up), *chores)
-        self._pruned_at = float("-inf")
+        self._chores = (
+            Chore("rollups", settings.rollup_interval, self.roll_up),
+            Chore("pruning", settings.prune_interval, self.prune),
+            *chores,
+        )
         self._partitions = PartitionKeeper(engines)
         self._rescue_from = float("-inf")
         self._reached: dict[str, list[tuple[float, datetime]]] = {}
@@ -115,7 +117,7 @@ class Maintenance:
                         continue
                     logger.info("maintenance: leading")
                     self._rescue_from = time.monotonic() + 2 * self._settings.heartbeat_interval
-                    leading.enter_context(doing([*self._chores, *self._partition_chores()]))
+                    leading.enter_context(doing(self._chores))
                     while not stop.is_set():
                         self.tick(db)
                         stop.wait(self._settings.maintenance_interval)
@@ -143,9 +145,6 @@ class Maintenance:
         for domain in self._registry:
             if domain.task_name is not None:
                 done.dispatched += self._dispatch(db, domain)
-        if time.monotonic() - self._pruned_at >= self._settings.prune_interval:
-            self._pruned_at = time.monotonic()
-            done.pruned = sum(self._prune(domain) for domain in self._registry if not _is_partitioned(domain))
         if done:
             logger.info("maintenance: %s", done)
         return done
@@ -153,27 +152,24 @@ class Maintenance:
     def roll_up(self) -> None:
         """Bring the figures of all domains up to date; the leader does so on a thread of its own."""
         for domain in self._registry:
-            bookkeeping.roll_up(self._engines.sync, domain)
+            bookkeeping.roll_up(self._engines.maintenance, domain)
 
-    def keep_partitions(self) -> int:
-        """Make partitions ahead, and drop those past their time; the leader does so on a thread of its own.
+    def prune(self) -> int:
+        """Delete rows past their retention, and make partitions ahead; on a thread of its own as well.
 
         Returns:
             How many rows went.
         """
         pruned = 0
         for domain in self._registry:
-            if _is_partitioned(domain):
+            if domain.model.__tracking__.partition_days is None:
+                pruned += self._prune(domain)
+            else:
                 dropped, is_all = self._partitions.keep(domain, self._retention(domain))
                 pruned += dropped + (self._prune(domain) if is_all else 0)
         if pruned:
-            logger.info("maintenance: %d rows went from partitioned tables", pruned)
+            logger.info("maintenance: pruned %d rows", pruned)
         return pruned
-
-    def _partition_chores(self) -> list[Chore]:
-        if not any(_is_partitioned(domain) for domain in self._registry):
-            return []
-        return [Chore("partitions", self._settings.prune_interval, self.keep_partitions)]
 
     def _lead(self, db: Connection, leading: ExitStack) -> bool:
         # Applications that share a database but no table must not keep each other from leading.
@@ -264,7 +260,7 @@ class Maintenance:
     def _meet(self, needed: Domain) -> int:
         """Mark prerequisites as met and make rows due that waited for nothing else, in one transaction."""
         made_due = 0
-        with self._engines.sync.begin() as db:
+        with self._engines.maintenance.begin() as db:
             waiting: dict[str, list[int]] = {}
             for meet in (sweeps.meet_prerequisites_on, sweeps.meet_prerequisites_on_absent):
                 for row in db.execute(meet(needed.model, self._schema)):
@@ -290,16 +286,13 @@ class Maintenance:
         return cancelled
 
     def _prune(self, domain: Domain) -> int:
+        engine = self._engines.maintenance
         seconds = self._retention(domain)
-        pruned = prune_rows(self._engines.sync, domain, seconds, batch=BATCH, batches=BATCHES_PER_TICK)
-        with self._engines.sync.begin() as db:
+        pruned = prune_rows(engine, domain, seconds, batch=BATCH, batches=BATCHES_PER_TICK)
+        with engine.begin() as db:
             bookkeeping.prune(db, domain)
         return pruned
 
     def _retention(self, domain: Domain) -> float:
         days = self._settings.retention
         return domain.retention.total_seconds() if domain.retention else days * 86_400.0
-
-
-def _is_partitioned(domain: Domain) -> bool:
-    return domain.model.__tracking__.partition_days is not None

@@ -91,14 +91,14 @@ class PartitionKeeper:
         """
         dropped, is_all = 0, True
         try:
-            with self._engines.sync.begin() as db:
+            with self._engines.maintenance.begin() as db:
                 made = make_ahead(db, domain.model)
             if made:
                 logger.info("maintenance: made the partitions %s", ", ".join(made))
-            with self._engines.sync.begin() as db:
+            with self._engines.maintenance.begin() as db:
                 expired = self._expired(db, domain, seconds)
             for partition in expired:
-                dropped += drop_if_expired(self._engines.sync, domain, partition, seconds)
+                dropped += drop_if_expired(self._engines.maintenance, domain, partition, seconds)
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise
@@ -116,12 +116,12 @@ class PartitionKeeper:
 
     def _tidy(self, domain: Domain) -> None:
         """Forget what is left of rows that went with their partition: keys, and what they had waited for."""
-        with self._engines.sync.begin() as db:
+        with self._engines.maintenance.begin() as db:
             gaps = uncovered(partitions_of(db, domain.model), 0, first_id(today(db)))
         for first, end in gaps:
             for forget in (forget_keys, forget_prerequisites):
                 while True:
-                    with self._engines.sync.begin() as db:
+                    with self._engines.maintenance.begin() as db:
                         if not forget(db, domain, first, end):
                             break
 

@@ -56,6 +56,8 @@ class Network:
                 _ip("netns", "add", host)
                 undo.callback(_ip, "netns", "delete", host, check=False)
                 _ip("link", "add", host, "type", "veth", "peer", "name", "eth0", "netns", host)
+                # The namespace takes its time to go, and the link with it, while the name is wanted again.
+                undo.callback(_ip, "link", "delete", host, check=False)
                 _ip("link", "set", host, "master", bridge, "up")
                 _ip("-n", host, "address", "add", f"{self._subnet}.{number + 10}/{PREFIX}", "dev", "eth0")
                 for device in ("lo", "eth0"):

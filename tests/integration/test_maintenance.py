@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError
 
 from tasktrail import FencedOut, RetryPolicy, Status, tracker
 from tasktrail.chores import Chore
@@ -86,6 +87,12 @@ def add_jobs(engine: Engine, count: int, *, seconds_ago: float = HOUR, status: s
 def scalar(engine: Engine, query: str) -> Any:
     with engine.connect() as db:
         return db.scalar(text(query))
+
+
+def waiting_for_locks(engine: Engine, name: str) -> int:
+    """Count the connections of an application that wait for a lock."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}' AND wait_event_type = 'Lock'"
+    return int(scalar(engine, query.format(name)))
 
 
 def at_once(upkeeps: Sequence[Upkeep]) -> None:
@@ -572,6 +579,43 @@ def test_maintenance_survives_restarts_of_postgresql(tmp_path: Path, make_upkeep
         server.stop("immediate")
 
 
+def test_a_leader_rescues_while_its_pruning_waits_for_somebody_elses_lock(
+    engine: Engine, make_upkeep: MakeUpkeep
+) -> None:
+    add_jobs(engine, 1, seconds_ago=40 * DAY, status="COMPLETED")
+    lost = add_job(engine, max_attempts=1)
+    claim(engine, lost)
+    expire(engine, lost)
+    make_upkeep().maintenance.roll_up()
+
+    with engine.begin() as other:
+        other.execute(text("SELECT FROM tracking.tasktrail_rollup_state FOR UPDATE"))
+        with make_upkeep(name="leader", prune_interval=0.01, **QUICK).running():
+            until(lambda: waiting_for_locks(engine, "leader"))
+            until(lambda: columns(engine, lost)["status"] == Status.FAILED)
+            other.rollback()
+
+
+@pytest.mark.parametrize("work", ["roll_up", "prune"])
+def test_locks_of_a_leader_that_fell_silent_hold_the_next_one_up_for_a_lease_at_most(
+    engine: Engine, make_upkeep: MakeUpkeep, work: str
+) -> None:
+    silent, following = (make_upkeep(name=name, lease=0.5, **QUICK) for name in ("silent", "following"))
+    add_jobs(engine, 1, seconds_ago=40 * DAY, status="COMPLETED")
+    silent.maintenance.roll_up()
+
+    with silent.engines.maintenance.connect() as db:  # which is paused, or cut off, in the middle of it
+        db.execute(text("SELECT FROM tracking.tasktrail_rollup_state FOR UPDATE"))
+        start = time.monotonic()
+        getattr(following.maintenance, work)()
+        took = time.monotonic() - start
+        with pytest.raises(DBAPIError, match="idle-in-transaction timeout"):
+            db.execute(text("SELECT 1"))
+        db.invalidate()
+
+    assert 0.3 < took < 10
+
+
 # Many rows
 
 
@@ -651,9 +695,7 @@ def test_rows_that_ended_before_the_retention_are_deleted(
     shift(engine, -31 * DAY, "created_at", "completed_at", ids=[old])
     shift(engine, -29 * DAY, "created_at", "completed_at", ids=[young])
 
-    done = upkeep.tick()
-
-    assert done.pruned == 1
+    assert upkeep.prune() == 1
     assert scalar(engine, "SELECT array_agg(id) FROM tracking.job_tracking") == [young]
 
 
@@ -662,7 +704,7 @@ def test_an_unfinished_row_is_never_deleted(engine: Engine, upkeep: Upkeep, stat
     job = add_job_in(engine, status)
     shift(engine, -3650 * DAY, "created_at", "updated_at", "next_attempt_at", "started_at", ids=[job])
 
-    assert upkeep.tick().pruned == 0
+    assert upkeep.prune() == 0
     assert columns(engine, job)["status"] == status
 
 
@@ -671,7 +713,7 @@ def test_a_row_counts_from_its_end_and_not_from_its_creation(engine: Engine, upk
     shift(engine, -3650 * DAY, "created_at", ids=[job])
     shift(engine, -29 * DAY, "completed_at", ids=[job])
 
-    assert upkeep.tick().pruned == 0
+    assert upkeep.prune() == 0
     assert count_rows(engine) == 1
 
 
@@ -691,27 +733,29 @@ def test_each_domain_may_have_a_retention_of_its_own(engine: Engine, make_upkeep
     shift(engine, -2 * HOUR, "created_at", "completed_at", ids=[1], model=OrderTracking)
     shift(engine, -13 * HOUR, "created_at", "completed_at", ids=[2], model=OrderTracking)
 
-    assert upkeep.tick().pruned == 2
+    assert upkeep.prune() == 2
     assert count_rows(engine) == 0
     assert scalar(engine, "SELECT array_agg(id) FROM tracking.order_tracking") == [kept]
 
 
-def test_old_rows_are_deleted_in_bounded_batches(engine: Engine, make_upkeep: MakeUpkeep) -> None:
-    upkeep = make_upkeep(prune_interval=1e-6)
+def test_old_rows_are_deleted_in_bounded_batches(engine: Engine, upkeep: Upkeep) -> None:
     total = BATCH * BATCHES_PER_TICK + 700
     add_jobs(engine, total, seconds_ago=40 * DAY, status="COMPLETED")
     add_jobs(engine, 3, seconds_ago=DAY, status="COMPLETED")
 
-    rounds = [done.pruned for done in upkeep.tick_until_nothing_is_left()]
+    rounds = [upkeep.prune() for _ in range(3)]
 
-    assert rounds == [BATCH * BATCHES_PER_TICK, 700]
+    assert rounds == [BATCH * BATCHES_PER_TICK, 700, 0]
     assert count_rows(engine) == 3
 
 
 def test_old_rows_are_looked_for_now_and_then_only(engine: Engine, make_upkeep: MakeUpkeep) -> None:
-    upkeep = make_upkeep(prune_interval=HOUR)
-    upkeep.tick()
     add_jobs(engine, 1, seconds_ago=40 * DAY, status="COMPLETED")
-
-    assert upkeep.tick().pruned == 0
-    assert make_upkeep(prune_interval=HOUR).tick().pruned == 1
+    with make_upkeep(prune_interval=HOUR, **QUICK).running():
+        until(lambda: count_rows(engine) == 0)
+        add_jobs(engine, 1, seconds_ago=40 * DAY, status="COMPLETED")
+        job = add_job(engine)
+        until(lambda: columns(engine, job)["dispatched_at"])
+        assert count_rows(engine) == 2
+    with make_upkeep(prune_interval=HOUR, **QUICK).running():
+        until(lambda: count_rows(engine) == 1)

@@ -67,11 +67,6 @@ def upkeep(database_url: str) -> Iterator[Upkeep]:
     upkeep.engines.dispose()
 
 
-def keep(upkeep: Upkeep) -> int:
-    """Do what maintenance does for partitions; return how many rows went."""
-    return upkeep.maintenance.keep_partitions()
-
-
 def parcel(**fields: Any) -> dict[str, Any]:
     return {"day": date.fromordinal(next(_days)), "currency": "EUR", **fields}
 
@@ -164,9 +159,9 @@ def test_the_day_of_an_id_is_that_of_its_creation_whatever_the_zone(
 
 def test_maintenance_makes_a_week_ahead_once(engine: Engine, upkeep: Upkeep) -> None:
     before = days(engine)
-    keep(upkeep)
+    upkeep.prune()
     first = days(engine)
-    keep(upkeep)
+    upkeep.prune()
 
     assert (before, first) == ([], list(range(partitions.AHEAD + 1)))
     assert days(engine) == first
@@ -198,7 +193,7 @@ def test_two_who_make_partitions_at_once_make_them_once(
 
 
 def test_a_row_goes_to_the_partition_of_its_day(engine: Engine, upkeep: Upkeep) -> None:
-    keep(upkeep)
+    upkeep.prune()
     added = add(engine)
 
     name = scalar(
@@ -209,7 +204,7 @@ def test_a_row_goes_to_the_partition_of_its_day(engine: Engine, upkeep: Upkeep) 
 
 def test_a_job_is_taken_when_nobody_made_a_partition(engine: Engine, upkeep: Upkeep) -> None:
     added = add(engine)
-    keep(upkeep)
+    upkeep.prune()
     other = add(engine)
 
     where = "SELECT count(*) FROM tracking.parcel_tracking_default WHERE id IN (:one, :two)"
@@ -240,7 +235,7 @@ ORIGINAL = ParcelTracking.__tracking__
 
 
 def test_a_failed_row_has_its_group_in_a_partition(engine: Engine, upkeep: Upkeep) -> None:
-    keep(upkeep)
+    upkeep.prune()
     added = add(engine)
     with engine.begin() as db:
         fence = tracker.claim(db, ParcelTracking, added, celery_task_id="t", worker="w").fence
@@ -250,7 +245,7 @@ def test_a_failed_row_has_its_group_in_a_partition(engine: Engine, upkeep: Upkee
 
 
 def test_partitions_have_the_indexes_and_constraints_of_the_table(engine: Engine, upkeep: Upkeep) -> None:
-    keep(upkeep)
+    upkeep.prune()
     query = """
         SELECT count(*) FROM pg_index AS parent
         WHERE parent.indrelid = 'tracking.parcel_tracking'::regclass
@@ -269,7 +264,7 @@ def test_partitions_have_the_indexes_and_constraints_of_the_table(engine: Engine
 
 
 def test_a_row_added_by_hand_cannot_evade_the_natural_key(engine: Engine, upkeep: Upkeep) -> None:
-    keep(upkeep)
+    upkeep.prune()
     fields = parcel()
     add(engine, **fields)
     insert = "INSERT INTO tracking.parcel_tracking (day, currency) VALUES (:day, :currency)"
@@ -330,7 +325,7 @@ def test_an_emptied_table_has_no_keys(engine: Engine) -> None:
 
 def test_of_many_who_enqueue_and_insert_one_key_one_row_is_made(engine: Engine, upkeep: Upkeep) -> None:
     """Half of them by hand, half of them as ``enqueue`` does; each of them ends, and all see the same row."""
-    keep(upkeep)
+    upkeep.prune()
     for _ in range(10):
         fields, barrier = parcel(), threading.Barrier(8)
 
@@ -465,7 +460,7 @@ def plan(engine: Engine, statement: Any, values: dict[str, Any], *, generic: boo
 
 @pytest.mark.parametrize("generic", [False, True])
 def test_a_claim_touches_one_partition(engine: Engine, upkeep: Upkeep, *, generic: bool) -> None:
-    keep(upkeep)
+    upkeep.prune()
     values = {"row_id": add(engine), "new_celery_task_id": "t", "new_worker": "w"}
 
     found = plan(engine, statements.claim_if_pending_and_due(ParcelTracking), values, generic=generic)
@@ -476,7 +471,7 @@ def test_a_claim_touches_one_partition(engine: Engine, upkeep: Upkeep, *, generi
 
 
 def test_a_batch_that_is_picked_by_state_is_written_by_its_ids(engine: Engine, upkeep: Upkeep) -> None:
-    keep(upkeep)
+    upkeep.prune()
     with engine.begin() as db:
         tracker.create_many(db, ParcelTracking, [parcel() for _ in range(2000)])
     execute(engine, "ANALYZE tracking.parcel_tracking")
@@ -526,7 +521,7 @@ def test_a_partition_whose_rows_are_past_their_retention_is_dropped(engine: Engi
         add_old(engine, ago)
     bookkeeping.roll_up(engine, PARCELS)
 
-    pruned = keep(upkeep)
+    pruned = upkeep.prune()
 
     assert pruned == 6
     assert [day for day in days(engine) if day < 0] == [-30]
@@ -546,7 +541,7 @@ def test_rows_wait_for_their_partition(engine: Engine, upkeep: Upkeep) -> None:
     execute(engine, "UPDATE tracking.parcel_tracking SET created_at = created_at - interval '1 h',"
             " completed_at = completed_at - interval '1 h'")  # fmt: skip
 
-    assert keep(upkeep) == 0
+    assert upkeep.prune() == 0
     assert rows(engine) == old
 
 
@@ -557,11 +552,11 @@ def test_rows_wait_for_those_that_ended_after_midnight(engine: Engine, upkeep: U
     late = "UPDATE tracking.parcel_tracking SET completed_at = now() - interval '30 d' + interval '5 min'"
     execute(engine, f"{late} WHERE id = :id", id=old[0])
 
-    waiting = keep(upkeep), rows(engine)
+    waiting = upkeep.prune(), rows(engine)
     execute(engine, "UPDATE tracking.parcel_tracking SET completed_at = completed_at - interval '6 min'")
 
     assert waiting == (0, old)
-    assert (keep(upkeep), -31 in days(engine)) == (3, False)
+    assert (upkeep.prune(), -31 in days(engine)) == (3, False)
 
 
 @pytest.mark.parametrize("status", ["PENDING", "PROCESSING"])
@@ -577,7 +572,7 @@ def test_a_partition_with_one_unfinished_row_is_pruned_row_by_row(
         id=old[1],
     )
 
-    assert keep(upkeep) == 2
+    assert upkeep.prune() == 2
     assert -OLD in days(engine)
     assert keys(engine) == rows(engine) == [old[1]]
 
@@ -599,7 +594,7 @@ def test_a_partition_stays_for_one_row_that_pruning_would_leave(
     old = add_old(engine, OLD)
     execute(engine, change, id=old[0])
 
-    keep(upkeep)
+    upkeep.prune()
 
     assert -OLD in days(engine)
     assert rows(engine) == [old[0]]
@@ -614,7 +609,7 @@ def test_a_migration_that_holds_the_domain_keeps_its_partitions(engine: Engine, 
         " VALUES ('m', 'parallel', true, ARRAY['parcel'])",
     )
 
-    assert keep(upkeep) == 0
+    assert upkeep.prune() == 0
     assert rows(engine) == old
 
 
@@ -626,7 +621,7 @@ def test_what_rows_had_waited_for_goes_with_their_partition(engine: Engine, upke
     with engine.begin() as db:
         db.execute(needs.insert(), [{**edge, "tracking_id": one} for one in (*old, new)])
 
-    keep(upkeep)
+    upkeep.prune()
 
     with engine.connect() as db:
         assert list(db.scalars(sa.select(needs.c.tracking_id))) == [new]
@@ -643,7 +638,7 @@ def test_a_row_that_is_revived_while_its_partition_is_looked_at_is_never_lost(
 
     with ThreadPoolExecutor(1) as threads, engine.connect() as db:
         tracker.revive(db, ParcelTracking, old[0])
-        dropping = threads.submit(keep, upkeep)
+        dropping = threads.submit(upkeep.prune)
         until(lambda: somebody_waits_for_a_lock(engine))
         getattr(db, end)()
         dropping.result(20)
@@ -658,9 +653,9 @@ def test_a_lock_that_cannot_be_had_leaves_all_for_the_next_round(engine: Engine,
     old = add_old(engine, OLD)
     with engine.connect() as reader:
         reader.execute(text("SELECT count(*) FROM tracking.parcel_tracking"))
-        held = keep(upkeep)
+        held = upkeep.prune()
         there = rows(engine)
-    freed = keep(upkeep)
+    freed = upkeep.prune()
 
     assert (held, there, freed) == (0, old, 3)
 
@@ -679,7 +674,7 @@ def die(*arguments):
     if beginning in " ".join(arguments[2].split()):
         os.kill(os.getpid(), signal.SIGKILL)
 
-event.listen(engines.sync, f"{moment}_cursor_execute", die)
+event.listen(engines.maintenance, f"{moment}_cursor_execute", die)
 PartitionKeeper(engines).keep(PARCELS, 30 * 86400)
 """
 
@@ -706,7 +701,7 @@ def test_who_is_killed_has_dropped_a_partition_wholly_or_not_at_all(
     until(lambda: scalar(engine, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
                                  " AND state <> 'idle' AND pid <> pg_backend_pid()") == 0)  # fmt: skip
     assert (rows(engine), scalar(engine, kept_from)) == (([], True) if goes else (old, False))
-    assert keep(upkeep) == (0 if goes else 3)
+    assert upkeep.prune() == (0 if goes else 3)
     assert (rows(engine), keys(engine)) == ([], [])
 
 
@@ -714,7 +709,7 @@ def test_rows_of_the_default_partition_are_pruned_one_by_one(engine: Engine, upk
     add_old(engine, OLD)
     young = add_old(engine, 5)
 
-    assert keep(upkeep) == 3
+    assert upkeep.prune() == 3
     assert keys(engine) == rows(engine) == young
 
 
@@ -733,7 +728,7 @@ def test_a_role_that_does_not_own_the_table_says_so_and_prunes_row_by_row(
     url = make_url(database_url).update_query_dict({"options": f"-c role={clerk}"})
     upkeep = Upkeep(url.render_as_string(hide_password=False), domains=[PARCELS])
 
-    pruned = keep(upkeep)
+    pruned = upkeep.prune()
     upkeep.engines.dispose()
 
     assert (pruned, rows(engine), keys(engine)) == (3, [], [])

@@ -622,7 +622,7 @@ def test_an_old_row_is_kept_while_another_waits_for_it(office: Desk) -> None:
     office.fail(broken)
     age(office, broken)
 
-    assert office.tick().pruned == 0
+    assert office.prune() == 0
     assert (office.status(broken), office.is_held(waiting)) == (Status.FAILED, True)
 
 
@@ -636,10 +636,7 @@ def test_old_rows_are_deleted_with_their_prerequisites_when_none_waits_for_them_
     office.complete(waiting)
     age(office, first, waiting)
 
-    with office.trail.engines.pooled() as db:
-        done = office.trail.maintenance().tick(db)
-
-    assert done.pruned == 2
+    assert office.prune() == 2
     assert office.job.dependents(first.id) == [ref(young)]
     assert count_rows(office) == {"job_tracking": 0, "order_tracking": 0, "tasktrail_prerequisites": 1}
 

@@ -185,9 +185,9 @@ def test_maintenance_neither_dispatches_nor_rescues_nor_prunes_a_mirrored_row(
         "SELECT max(now() - completed_at) > interval '60 days' AS is_old FROM tracking.order_tracking"
     )
     assert ages == [{"is_old": True}]
-    upkeep = Upkeep(database_url, prune_interval=1e-6)
-    done = upkeep.tick()
-    assert not done
+    upkeep = Upkeep(database_url)
+    assert not upkeep.tick()
+    assert upkeep.prune() == 0
     assert upkeep.outbox.sent == {}
     assert final(db) == before
 
@@ -199,7 +199,7 @@ def test_maintenance_neither_dispatches_nor_rescues_nor_prunes_a_mirrored_row(
         "INSERT INTO tracking.order_tracking (day, currency, status, created_at, completed_at) "
         "VALUES ('2020-01-01', 'EUR', 'COMPLETED', '2020-01-01', '2020-01-01')",
     )
-    assert upkeep.tick().pruned == 1
+    assert upkeep.prune() == 1
     upkeep.engines.dispose()
 
 

@@ -127,6 +127,7 @@ class Trail:
             settings.database_url.get_secret_value(),
             connect_timeout=settings.connect_timeout,
             prepared_statements=settings.prepared_statements,
+            silence=settings.lease,
         )
         self.figures = self.engines
         if settings.replica_url is not None:
