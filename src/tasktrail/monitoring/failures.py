@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import (
-    BigInteger,
     ColumnElement,
     DateTime,
     Integer,
@@ -17,7 +15,6 @@ from sqlalchemy import (
     Row,
     Select,
     bindparam,
-    cast,
     func,
     select,
     true,
@@ -116,9 +113,9 @@ def failures(db: Source, domain: Domain, window: Window, *, most: int = MOST_GRO
     shown = window.in_fewer_bars(MOST_BARS)
     parameters = {"start": shown.start, "end": shown.end, "step": shown.step, "most": most}
     found = db.execute(_grouped(domain.model), parameters).all()
-    starts = [int(start.timestamp()) for start in shown.starts()]
+    bars = sum(1 for _ in shown.starts())
     named = sorted(
-        (_group(domain, row, starts) for row in found), key=lambda group: (-group.rows, group.fingerprint)
+        (_group(domain, row, bars) for row in found), key=lambda group: (-group.rows, group.fingerprint)
     )
     return FailureGroups(
         domain=domain.name,
@@ -136,7 +133,8 @@ def _grouped(model: Model) -> Select[Any]:
     moment = DateTime(timezone=True)
     start, end = (bindparam(name, type_=moment) for name in ("start", "end"))
     step = bindparam("step", type_=Interval())
-    bars = func.generate_series(start, end, step).table_valued("bar", name="bars").render_derived()
+    series = func.generate_series(start, end, step).table_valued("bar", with_ordinality="number", name="bars")
+    bars = series.render_derived()
     bar = bars.c.bar
     # Bar by bar: a bar has few groups, and its rows lie side by side in the index.
     of_bar = (
@@ -158,8 +156,7 @@ def _grouped(model: Model) -> Select[Any]:
     cells = (
         select(
             of_bar.c.failure_group.label("group"),
-            # Thousands of numbers are read from an answer much faster than as many moments.
-            cast(func.extract("epoch", bar), BigInteger).label("start"),
+            bars.c.number,
             of_bar.c.rows,
             of_bar.c.first_at,
             of_bar.c.last_at,
@@ -176,7 +173,7 @@ def _grouped(model: Model) -> Select[Any]:
             func.min(cells.c.first_at).label("first_at"),
             func.max(cells.c.last_at).label("last_at"),
             func.max(cells.c.example_id).label("example_id"),
-            func.array_agg(cells.c.start).label("starts"),
+            func.array_agg(cells.c.number).label("bar_numbers"),
             func.array_agg(cells.c.rows).label("bar_rows"),
             func.sum(total).over().label("all_rows"),
             func.count().over().label("all_groups"),
@@ -190,8 +187,10 @@ def _grouped(model: Model) -> Select[Any]:
     return select(groups, error).join(table, table.c.id == groups.c.example_id)
 
 
-def _group(domain: Domain, row: Row[Any], starts: Sequence[int]) -> FailureGroup:
-    rows = dict(zip(row.starts, row.bar_rows, strict=True))
+def _group(domain: Domain, row: Row[Any], bars: int) -> FailureGroup:
+    rows = [0] * bars
+    for number, count in zip(row.bar_numbers, row.bar_rows, strict=True):
+        rows[number - 1] = count
     return FailureGroup(
         domain=domain.name,
         group=row.group.hex,
@@ -200,7 +199,7 @@ def _group(domain: Domain, row: Row[Any], starts: Sequence[int]) -> FailureGroup
         first_at=row.first_at.astimezone(UTC),
         last_at=row.last_at.astimezone(UTC),
         example_id=row.example_id,
-        bars=tuple(rows.get(start, 0) for start in starts),
+        bars=tuple(rows),
     )
 
 

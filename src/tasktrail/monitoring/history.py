@@ -190,8 +190,7 @@ def histories(db: Source, domains: Sequence[Domain], window: Window) -> list[His
         schema = schema_of(domains)
         for figure in rolled_figures(db, schema, spans, int(window.step.total_seconds())):
             sums[figure.domain].add(figure, figure.starts, figure.rows)
-        for row in rolled_histograms(db, schema, spans):
-            name, kind, number, count = tuple(row)
+        for name, kind, number, count in rolled_histograms(db, schema, spans):
             sums[name].classes[kind][number] += count
     return [sums[domain.name].history(domain.name) for domain in domains]
 
