@@ -13,8 +13,11 @@ from sqlalchemy import Engine
 from tasktrail.errors import MigrationError
 from tasktrail.migration import account, carrier, ddl, sync
 from tasktrail.migration.backfill import Backfill
+from tasktrail.migration.copier import Copier
 from tasktrail.migration.ddl import ensure_unique_index, with_short_locks
+from tasktrail.migration.runner import Runner
 from tasktrail.migration.session import Session
+from tasktrail.migration.throttle import Throttle
 from tasktrail.migration.workspace import Workspace
 from tests.migration.legacy import run_sql
 from tests.migration.test_backfill import ORDERS_NOW, final, reasons, verdicts
@@ -416,3 +419,110 @@ def test_the_equation_holds_at_every_moment_while_writers_write_and_rows_are_cop
     )
     Backfill(workspace).run(db)
     assert final(db) == before
+
+
+# Before everything is copied
+
+NEW_ORDER = (
+    "INSERT INTO old_orders (kind, state, day, currency, made) VALUES ('order', 'new', '{}', 'EUR', now())"
+)
+BOUNDS = "SELECT bound, cursor FROM tracking.tasktrail_migration_tables WHERE table_name = 'old_orders'"
+
+
+def ledger(db: Session) -> dict[str, int]:
+    """Return in which chunk each order was noted; 0 is live sync."""
+    rows = db.rows("SELECT source_key, chunk FROM tracking.tasktrail_ledger WHERE table_name = 'old_orders'")
+    return {row["source_key"]: row["chunk"] for row in rows}
+
+
+def is_accounted(workspace: Workspace, db: Session, pending: int) -> bool:
+    found = account.take(db, workspace, workspace.stagings(db))
+    return found.is_balanced and found.total("pending") == pending
+
+
+def test_until_the_copy_begins_changes_are_left_to_it_but_for_what_was_deleted(
+    syncing: Workspace, db: Session, engine: Engine
+) -> None:
+    run_sql(engine, "UPDATE old_orders SET state = 'ok' WHERE id = 4")
+    run_sql(engine, NEW_ORDER.format("2024-04-01"))
+    run_sql(engine, "DELETE FROM old_orders WHERE id = 5")
+
+    assert apply(syncing, db) == 3
+    assert ledger(db) == {"5": 0}
+    assert db.rows(BOUNDS) == [{"bound": "15", "cursor": None}]
+    rows = db.value("SELECT (SELECT count(*) FROM old_orders) + (SELECT count(*) FROM old_jobs)")
+    assert is_accounted(syncing, db, rows)
+
+    Backfill(syncing).run(db)
+    assert ledger(db) == {"5": 0, **{str(number): 1 for number in range(1, 16) if number != 5}}
+    assert [verdict.differing for verdict in verdicts(syncing, db)] == [0, 0, 0]
+
+
+def test_while_it_is_copied_a_table_is_followed_as_far_as_the_copy_has_come(
+    syncing: Workspace, db: Session, engine: Engine
+) -> None:
+    reconciler, _ = syncing.reconcilers(db)
+    stop = StopsAfter(1)
+    Copier(syncing, reconciler, chunk_size=4, throttle=Throttle(), report=lambda _: None).run(db, stop)
+    assert db.rows(BOUNDS) == [{"bound": "14", "cursor": "4"}]
+    run_sql(engine, "UPDATE old_orders SET state = 'ok' WHERE id IN (4, 9)")
+    run_sql(engine, NEW_ORDER.format("2024-04-01"))
+    run_sql(engine, "DELETE FROM old_orders WHERE id IN (1, 10)")
+
+    assert sync.apply_changes(db, syncing, [reconciler]) == 5
+    assert ledger(db) == {"1": 0, "2": 1, "3": 1, "4": 0, "10": 0, "15": 0}
+    assert order(db, "2024-03-02")["status"] == "COMPLETED"  # type: ignore[index]
+    assert account.take(db, syncing, syncing.stagings(db)).is_balanced
+
+    Backfill(syncing, chunk_size=4).run(db)
+    assert [ledger(db)[key] for key in ("4", "9", "15")] == [0, 3, 0]
+    assert [verdict.differing for verdict in verdicts(syncing, db)] == [0, 0, 0]
+
+
+def test_a_row_that_the_copy_has_not_reached_is_followed_once_it_was_carried_over(
+    syncing: Workspace, db: Session, engine: Engine
+) -> None:
+    """A row that was deleted and written again is noted; what becomes of it then must not be missed."""
+    reconciler, _ = syncing.reconcilers(db)
+    run_sql(engine, "CREATE TABLE kept AS SELECT * FROM old_orders WHERE id = 9")
+    run_sql(engine, "DELETE FROM old_orders WHERE id = 9")
+    run_sql(engine, "INSERT INTO old_orders OVERRIDING SYSTEM VALUE SELECT * FROM kept")
+    sync.apply_changes(db, syncing, [reconciler])
+    before = db.value("SELECT source_hash FROM tracking.tasktrail_ledger WHERE source_key = '9'")
+    run_sql(engine, "UPDATE old_orders SET note = 'again' WHERE id = 9")
+    sync.apply_changes(db, syncing, [reconciler])
+
+    assert db.value("SELECT source_hash FROM tracking.tasktrail_ledger WHERE source_key = '9'") != before
+
+
+def test_a_copy_that_begins_knows_how_far_changes_were_left_to_it(
+    syncing: Workspace, db: Session, engine: Engine
+) -> None:
+    """Who copies looked where to begin before who follows moved the bound."""
+    reconciler, _ = syncing.reconcilers(db)
+
+    class Slow(Copier):
+        def _copy_chunk(self, session: Session, position: dict[str, Any], size: int) -> tuple[int, float]:
+            if not position["chunk"]:
+                run_sql(engine, NEW_ORDER.format("2024-04-01"))
+                sync.apply_changes(session, syncing, [reconciler])
+            return super()._copy_chunk(session, position, size)
+
+    Slow(syncing, reconciler, chunk_size=20, throttle=Throttle(), report=lambda _: None).run(db)
+
+    assert ledger(db)["15"] == 1
+
+
+def test_a_copy_that_is_thrown_away_is_made_again_with_the_rows_that_came_meanwhile(
+    syncing: Workspace, db: Session, engine: Engine
+) -> None:
+    Backfill(syncing).run(db)
+    run_sql(engine, NEW_ORDER.format("2024-04-01"))
+    apply(syncing, db)
+    runner = Runner(syncing, db)
+    runner.undo_backfill()
+    rows = db.value("SELECT (SELECT count(*) FROM old_orders) + (SELECT count(*) FROM old_jobs)")
+
+    assert is_accounted(syncing, db, rows)
+    Backfill(syncing).run(db)
+    assert ledger(db)["15"] == 1

@@ -66,7 +66,11 @@ SUBJECTS: Final = (
         (f"{LEGACY}/test_twins.py", f"{LEGACY}/test_twin_properties.py"),
         ("portfolio.legacy",),
     ),
-    Subject("transform", ("src/tasktrail/migration/transform.py",), (f"{LEGACY}/test_plan.py",)),
+    Subject(
+        "transform",
+        ("src/tasktrail/migration/transform.py",),
+        ("tests/migration/test_transform.py", f"{LEGACY}/test_plan.py"),
+    ),
     Subject(
         "plan",
         ("apps/portfolio/src/portfolio/legacy/plan/*.py",),

@@ -129,18 +129,6 @@ class Copier:
         transform = staging.transform
         key = self.table.key
         columns = f"({listed(key, 's')})"
-        conditions = [
-            f"{columns} {operator} ({', '.join(transform.key_values(literal(str(position[name]))))})"
-            for name, operator in (("cursor", ">"), ("bound", "<="))
-            if position[name] is not None
-        ]
-        if position["bound"] is None:
-            conditions = ["FALSE"]  # the table was empty when its triggers were put on
-        taken = f"""
-            INSERT INTO {staging.keys} (_source_key, {staging.key_columns})
-            SELECT {transform.source_key}, {listed(key, "s")} FROM {qualified(self.table.source)} s
-            WHERE {" AND ".join(conditions)} ORDER BY {listed(key, "s")} LIMIT {size}
-        """
         descending = ", ".join(f"_k{number} DESC" for number in range(len(key)))
         last = f"SELECT _source_key FROM {staging.keys} WHERE _round = 0 ORDER BY {descending} LIMIT 1"
 
@@ -150,7 +138,19 @@ class Copier:
         def fill(db: Session) -> int:
             nonlocal began
             began = time.monotonic()
-            return db.run(taken)
+            bound = self._position(db)["bound"]  # who follows may have moved it, until the first chunk
+            conditions = [
+                f"{columns} {operator} ({', '.join(transform.key_values(literal(value)))})"
+                for value, operator in ((position["cursor"], ">"), (bound, "<="))
+                if value is not None
+            ]
+            if bound is None:
+                conditions = ["FALSE"]  # there is no row
+            return db.run(f"""
+                INSERT INTO {staging.keys} (_source_key, {staging.key_columns})
+                SELECT {transform.source_key}, {listed(key, "s")} FROM {qualified(self.table.source)} s
+                WHERE {" AND ".join(conditions)} ORDER BY {listed(key, "s")} LIMIT {size}
+            """)
 
         def finish(db: Session, count: int) -> None:
             cursor = db.value(last) if count else position["cursor"]

@@ -170,6 +170,8 @@ class Runner:
                     "migration = %(name)s",
                     name=self.workspace.plan.name,
                 )
+                for staging in stagings:
+                    sync.move_bound(self.session, self.workspace, staging)
                 if state.phase is Phase.VERIFIED:
                     self._step_back(Phase.VERIFIED, Phase.BACKFILLED)
                 if state.phase is not Phase.SYNCING:

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 from tasktrail.migration.ddl import with_short_locks
 from tasktrail.migration.expressions import literal
-from tasktrail.migration.names import key_text, quoted
+from tasktrail.migration.names import key_text, listed, quoted
 from tasktrail.migration.reconcile import Reconciler
 from tasktrail.migration.session import Session
 from tasktrail.migration.staging import Staging
@@ -75,16 +75,34 @@ def put_on(session: Session, workspace: Workspace, staging: Staging) -> None:
         workspace: the plan and the database.
         staging: of the table.
     """
-    table, source = staging.transform.table, staging.transform.source
-    key = key_text("s", table.key)
-    newest = (
-        f"SELECT {key} FROM {source} s ORDER BY {', '.join(f's.{quoted(k)} DESC' for k in table.key)} LIMIT 1"
-    )
     noted(staging).put_on(session)
     session.run(
         f"INSERT INTO {workspace.own('tasktrail_migration_tables')} (migration, table_name, bound) "
-        f"VALUES ({literal(workspace.plan.name)}, {literal(table.name)}, ({newest})) ON CONFLICT DO NOTHING"
+        f"VALUES ({literal(workspace.plan.name)}, {literal(staging.transform.table.name)}, "
+        f"({_newest_key(staging)})) ON CONFLICT DO NOTHING"
     )
+
+
+def move_bound(session: Session, workspace: Workspace, staging: Staging) -> None:
+    """Move the bound of a table's backfill to its newest row, unless its first chunk was copied already.
+
+    Args:
+        session: within a transaction, under the lock of the table's migration.
+        workspace: the plan and the database.
+        staging: of the table.
+    """
+    session.run(
+        f"UPDATE {workspace.own('tasktrail_migration_tables')} SET bound = ({_newest_key(staging)}) "
+        f"WHERE migration = {literal(workspace.plan.name)} "
+        f"AND table_name = {literal(staging.transform.table.name)} AND chunk = 0"
+    )
+
+
+def _newest_key(staging: Staging) -> str:
+    table = staging.transform.table
+    descending = ", ".join(f"s.{quoted(name)} DESC" for name in table.key)
+    key = key_text("s", table.key)
+    return f"SELECT {key} FROM {staging.transform.source} s ORDER BY {descending} LIMIT 1"
 
 
 def uninstall(session: Session, staging: Staging) -> None:
@@ -212,6 +230,10 @@ def _apply_batch(
 def take(session: Session, workspace: Workspace, staging: Staging, newest: int) -> tuple[int, int]:
     """Take a batch of entries from the queue, and name their keys to a reconciliation.
 
+    A row that the backfill has not reached is left to it, unless it was deleted: it would be carried over
+    twice, and old workers would be slower by it. Until the first chunk is copied that is every row, also one
+    that is new: the bound of the backfill moves along.
+
     Args:
         session: within the transaction of the reconciliation.
         workspace: the plan and the database.
@@ -224,6 +246,7 @@ def take(session: Session, workspace: Workspace, staging: Staging, newest: int) 
     changes = workspace.own("tasktrail_changes")
     name = literal(staging.transform.table.name)
     values = ", ".join(staging.transform.key_values("source_key"))
+    is_left = _is_ahead(session, workspace, staging)
     row = session.row(f"""
         WITH batch AS (
             DELETE FROM {changes} WHERE id IN (
@@ -235,8 +258,37 @@ def take(session: Session, workspace: Workspace, staging: Staging, newest: int) 
                 AS old_row FROM batch GROUP BY source_key
         ), filled AS (
             INSERT INTO {staging.keys} (_source_key, {staging.key_columns}, _old_row)
-            SELECT source_key, {values}, old_row FROM latest RETURNING 1
+            SELECT source_key, {values}, old_row FROM latest WHERE NOT ({is_left}) RETURNING 1
         )
         SELECT (SELECT count(*) FROM batch) AS taken, (SELECT count(*) FROM filled) AS keys
     """)
     return (row["taken"], row["keys"]) if row else (0, 0)
+
+
+def _is_ahead(session: Session, workspace: Workspace, staging: Staging) -> str:
+    """Return SQL over ``latest`` that is true for rows that the backfill copies yet."""
+    table = staging.transform.table
+    move_bound(session, workspace, staging)
+    at = session.row(
+        f"SELECT cursor, bound FROM {workspace.own('tasktrail_migration_tables')} "
+        f"WHERE migration = {literal(workspace.plan.name)} AND table_name = {literal(table.name)} "
+        "AND finished_at IS NULL"
+    )
+    if at is None or at["bound"] is None:
+        return "FALSE"
+    # The column is compared, as whoever copies does: a text may be sorted otherwise.
+    columns = f"({listed(table.key, 's')})"
+    ahead = [
+        f"{columns} {operator} ({', '.join(staging.transform.key_values(literal(at[name])))})"
+        for name, operator in (("cursor", ">"), ("bound", "<="))
+        if at[name] is not None
+    ]
+    values = staging.transform.key_values("latest.source_key")
+    key = [f"s.{quoted(name)} = {value}" for name, value in zip(table.key, values, strict=True)]
+    return f"""
+        old_row IS NULL
+        AND EXISTS (SELECT FROM {staging.transform.source} s WHERE {" AND ".join([*key, *ahead])})
+        AND NOT EXISTS (
+            SELECT FROM {staging.ledger} l WHERE {staging.is_known} AND l.source_key = latest.source_key
+        )
+    """

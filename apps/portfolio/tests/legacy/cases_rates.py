@@ -208,7 +208,7 @@ RATES_CASES: Final = (
         for currencies in (
             ["US"], ["USDT"], [""], ["U$D"], ["USD", None], [None], ["USD", 840], [["USD"]], ["USD", ["CHF"]],
             [{"code": "USD"}], ["US D"], ["\u00dcSD"], ["U\u00a0D"], ["USD", "\uff35\uff33\uff24"],
-            ["\u0131sk"], [True], ["USD\nCHF"], ["EUR", "x"],
+            ["\u0131sk"], [True], ["USD\nCHF"], ["EUR", "x"], ["USD", "EURO"],
         )
     ),
     quarantined(CURRENCIES, for_currencies([]), "currencies_empty"),

@@ -191,3 +191,97 @@ def test_metadata_are_written_back_in_whatever_type_the_column_has(
                      "WHERE task_metadata::text LIKE '%\"X\"%'")  # fmt: skip
 
         assert row == {"found": {"a": [1], "etf_id": "X"}, "resource_id": 0}
+
+
+WORDS = [
+    ("PENDING", 0, None, "pending"),
+    ("PENDING", 1, "boom", "retrying"),
+    ("PROCESSING", 0, None, "processing"),
+    ("COMPLETED", 0, None, "completed"),
+    ("COMPLETED", 2, "CHF is missing", "completed_with_errors"),
+    ("FAILED", 3, "boom", "failed"),
+    ("CANCELLED", 0, None, "cancelled"),
+]
+
+
+def test_each_state_is_written_back_in_the_word_that_old_code_has_for_it(
+    cut_over: Workspace, db: Session
+) -> None:
+    rates = f"{TRACKING_SCHEMA}.exchange_rate_update_tracking"
+    for number, (status, attempts, error, _) in enumerate(WORDS):
+        db.run(
+            f"INSERT INTO {rates} (update_date, base_currency, target_currencies, source, status, attempts, "
+            "error_message, created_at, celery_task_id) VALUES (%(day)s, 'EUR', '{USD}', 'ECB', %(status)s, "
+            "%(attempts)s, %(error)s, '2026-12-31 23:59+00', 'c')",
+            day=FIRST_DAY + timedelta(days=number),
+            status=status,
+            attempts=attempts,
+            error=error,
+        )
+    Carrier(cut_over, db).carry()
+    rows = db.rows(
+        "SELECT status, error, created_at::text AS made FROM task_status "
+        "WHERE resource_id BETWEEN 20270101 AND 20270131 ORDER BY resource_id"
+    )
+
+    assert [(row["status"], row["error"]) for row in rows] == [(word, error) for _, _, error, word in WORDS]
+    assert {row["made"] for row in rows} == {"2026-12-31 23:59:00"}
+
+
+ENDED_AT = "2027-02-03T04:05:06"
+CHANGES = [
+    (
+        "etf_updates",
+        "etf_updates",
+        (
+            f"status = 'FAILED', error_message = 'gone', attempts = 7, completed_at = '{ENDED_AT}+00', "
+            "missing_dates = '{2027-02-01}', notes = 'seen'"
+        ),
+        {
+            "status": "failed",
+            "error": "gone",
+            "retry_count": 7,
+            "completed_at": ENDED_AT,
+            "missing_dates": ["2027-02-01"],
+            "notes": "seen",
+        },
+    ),
+    (
+        "daily_updates",
+        "daily_update_tracking",
+        "status = 'COMPLETED', data_found = TRUE, notes = 'seen', completed_at = now()",
+        {"attempted": True, "data_found": True, "notes": "seen"},
+    ),
+    (
+        "exchange_rates",
+        "exchange_rate_update_tracking",
+        f"status = 'FAILED', error_message = 'gone', updated_at = '{ENDED_AT}+00'",
+        {"status": "failed", "error": "gone", "updated_at": ENDED_AT},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("route", "table", "assignments", "expected"), CHANGES, ids=[change[0] for change in CHANGES]
+)
+def test_what_changes_on_the_new_side_changes_in_the_legacy_row_and_nothing_else_does(
+    cut_over: Workspace, db: Session, route: str, table: str, assignments: str, expected: dict[str, Any]
+) -> None:
+    row = db.row(
+        "SELECT table_name, source_key, target_id FROM tracking.tasktrail_ledger WHERE route = %(route)s "
+        "AND disposition = 'migrated' AND deleted_at IS NULL ORDER BY source_key DESC LIMIT 1",
+        route=route,
+    )
+    assert row is not None
+    transform = next(
+        staging.transform
+        for staging in cut_over.stagings(db)
+        if staging.transform.table.name == row["table_name"]
+    )
+    read = f"SELECT to_jsonb(s) AS found FROM {transform.source} s WHERE {transform.source_key} = %(key)s"
+    before = db.value(read, key=row["source_key"])
+
+    db.run(f"UPDATE tracking.{table} SET {assignments}, celery_task_id = 'c' WHERE id = {row['target_id']}")
+    Carrier(cut_over, db).carry()
+
+    assert db.value(read, key=row["source_key"]) == {**before, **expected}

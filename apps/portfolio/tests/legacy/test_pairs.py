@@ -70,6 +70,22 @@ DISAGREEMENTS = {
         "UPDATE tracking.etf_creation_tracking SET status = 'FAILED' WHERE celery_task_id = 'c'",
         ("etf_creation E", "status", "COMPLETED", "FAILED"),
     ),
+    "a creation that came more than a day later": (
+        (
+            "UPDATE tracking.etf_creation_tracking SET completed_at = '2024-03-02 10:00:01Z' "
+            "WHERE celery_task_id = 'c'"
+        ),
+        ("etf_creation E", "completed_at", "2024-03-01 10:00:00+00", "2024-03-02 10:00:01+00"),
+    ),
+    "an update of an ETF that came more than a day later": (
+        ("UPDATE tracking.etf_updates SET completed_at = '2024-03-02 10:30:01Z' WHERE celery_task_id = 'u'"),
+        (
+            'etf_updates ["E", "full", "2024-01-01", "2024-03-01"]',
+            "completed_at",
+            "2024-03-01 10:30:00+00",
+            "2024-03-02 10:30:01+00",
+        ),
+    ),
     "an update of an ETF that failed on the new side": (
         "UPDATE tracking.etf_updates SET status = 'FAILED' WHERE celery_task_id = 'u'",
         ('etf_updates ["E", "full", "2024-01-01", "2024-03-01"]', "status", "COMPLETED", "FAILED"),

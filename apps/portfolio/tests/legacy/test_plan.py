@@ -161,6 +161,9 @@ def test_all_cases_together_are_migrated_and_found_right_in_three_ways(
     assert [verdict.differences for verdict in verdicts] == [[], [], []]
     assert dry_run.differences(prediction.account, found) == []
     assert found.is_balanced
+    daily = {line.kind for line in found.lines if line.table == "daily_update_tracking"}
+    assert {"etf_prices_*", "etf_prices", "exchange_rates"} < daily  # one line for all that name an ETF
+    assert not any("EUNL" in kind for kind in daily)
     assert min(found.total(fate) for fate in ("migrated", "consolidated", "quarantined", "archived")) > 0
 
 

@@ -88,7 +88,6 @@ EXCHANGE_RATES: Final = Route(
     refusals=(
         *TASK_REFUSALS,
         Refusal("base_currency_not_eur", "base IS NOT NULL AND base_text IS DISTINCT FROM 'EUR'"),
-        Refusal("date_malformed", "day IS NOT NULL AND is_iso IS NOT TRUE"),
         Refusal("date_out_of_range", "day IS NOT NULL AND NOT is_good_year"),
         Refusal("date_malformed", "day IS NOT NULL AND named_day IS NULL"),
         Refusal("created_at_missing", "s.created_at IS NULL AND s.updated_at IS NULL AND named_day IS NULL"),
