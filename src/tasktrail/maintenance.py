@@ -157,16 +157,17 @@ class Maintenance:
     def prune(self) -> int:
         """Delete rows past their retention, and make partitions ahead; on a thread of its own as well.
 
+        A domain in which that fails does not keep the others from it.
+
         Returns:
             How many rows went.
         """
         pruned = 0
         for domain in self._registry:
-            if domain.model.__tracking__.partition_days is None:
+            try:
                 pruned += self._prune(domain)
-            else:
-                dropped, is_all = self._partitions.keep(domain, self._retention(domain))
-                pruned += dropped + (self._prune(domain) if is_all else 0)
+            except Exception:  # it is logged, and tried again in the next round
+                logger.exception("maintenance: pruning of %s failed", domain.name)
         if pruned:
             logger.info("maintenance: pruned %d rows", pruned)
         return pruned
@@ -288,7 +289,12 @@ class Maintenance:
     def _prune(self, domain: Domain) -> int:
         engine = self._engines.maintenance
         seconds = self._retention(domain)
-        pruned = prune_rows(engine, domain, seconds, batch=BATCH, batches=BATCHES_PER_TICK)
+        pruned = 0
+        if domain.model.__tracking__.partition_days is not None:
+            pruned, is_all = self._partitions.keep(domain, seconds)
+            if not is_all:
+                return pruned
+        pruned += prune_rows(engine, domain, seconds, batch=BATCH, batches=BATCHES_PER_TICK)
         with engine.begin() as db:
             bookkeeping.prune(db, domain)
         return pruned

@@ -749,6 +749,20 @@ def test_old_rows_are_deleted_in_bounded_batches(engine: Engine, upkeep: Upkeep)
     assert count_rows(engine) == 3
 
 
+def test_a_domain_whose_rows_cannot_be_deleted_keeps_no_other_from_being_pruned(
+    engine: Engine, upkeep: Upkeep, caplog: pytest.LogCaptureFixture
+) -> None:
+    with engine.begin() as db:
+        tracker.create(db, OrderTracking, {"day": datetime.now(UTC).date(), "currency": "EUR"})
+        db.execute(text("UPDATE tracking.order_tracking SET status = 'COMPLETED', completed_at = now()"))
+        db.execute(text("ALTER TABLE tracking.job_tracking RENAME TO gone"))
+    shift(engine, -40 * DAY, "created_at", "completed_at", ids=[1], model=OrderTracking)
+
+    assert next(iter(upkeep.registry)).name == "job"
+    assert upkeep.prune() == 1
+    assert "pruning of job failed" in caplog.text
+
+
 def test_old_rows_are_looked_for_now_and_then_only(engine: Engine, make_upkeep: MakeUpkeep) -> None:
     add_jobs(engine, 1, seconds_ago=40 * DAY, status="COMPLETED")
     with make_upkeep(prune_interval=HOUR, **QUICK).running():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -526,3 +527,39 @@ def test_a_copy_that_is_thrown_away_is_made_again_with_the_rows_that_came_meanwh
     assert is_accounted(syncing, db, rows)
     Backfill(syncing).run(db)
     assert ledger(db)["15"] == 1
+
+
+@pytest.mark.parametrize("is_copied", [False, True])
+def test_a_table_that_is_being_rewritten_is_not_taken_for_an_empty_one(
+    syncing: Workspace, db: Session, engine: Engine, is_copied: bool
+) -> None:
+    if is_copied:
+        Backfill(syncing).run(db)
+    run_sql(engine, "UPDATE old_orders SET state = 'ok' WHERE id = 4")
+    reconcilers = syncing.reconcilers(db)
+    waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'old_orders'::regclass AND NOT granted"
+
+    with syncing.session("other") as other, ThreadPoolExecutor(1) as thread:
+        with other.transaction():
+            other.run("ALTER TABLE old_orders ALTER note TYPE text USING note || ''")
+            applied = thread.submit(sync.apply_changes, db, syncing, reconcilers)
+            until(lambda: other.value(waiting))
+        assert applied.result(20) == 1
+
+    assert db.rows(BOUNDS) == [{"bound": "14", "cursor": "14" if is_copied else None}]
+    assert db.value("SELECT count(*) FROM tracking.tasktrail_ledger WHERE deleted_at IS NOT NULL") == 0
+    assert account.take(db, syncing, syncing.stagings(db)).is_balanced
+
+
+@pytest.mark.parametrize("undo", ["undo_backfill", "undo_sync"])
+def test_undoing_waits_for_whoever_carries_changes_over(syncing: Workspace, db: Session, undo: str) -> None:
+    with syncing.session("other") as other, ThreadPoolExecutor(1) as thread:
+        with other.locked(syncing.plan.name, "old_orders"):
+            undone = thread.submit(getattr(Runner(syncing, db), undo))
+            until(
+                lambda: other.value(
+                    "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                )
+            )
+            assert not undone.done()
+        undone.result(20)

@@ -124,6 +124,8 @@ class Reconciler:
     ) -> int:
         with session.snapshot():
             session.run(NOT_NOTED)
+            # To a snapshot from before an ALTER TABLE that rewrites the table, or a TRUNCATE, it is empty.
+            session.run(f"LOCK TABLE {self._transform.source} IN ACCESS SHARE MODE")
             self.staging.require_direction(session, self.migration)
             count = self.within(session, fill, chunk)
             if finish is not None:

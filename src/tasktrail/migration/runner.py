@@ -14,6 +14,7 @@ from tasktrail.migration.backfill import Backfill
 from tasktrail.migration.copies import as_archived
 from tasktrail.migration.ddl import ensure_unique_index
 from tasktrail.migration.dry_run import Prediction, differences, predict
+from tasktrail.migration.locks import all_locked
 from tasktrail.migration.names import qualified
 from tasktrail.migration.numbering import number_apart
 from tasktrail.migration.reverse import ways_back
@@ -134,7 +135,7 @@ class Runner:
         for staging in stagings:
             sync.uninstall(self.session, staging)
         account.drop_view(self.session, self.workspace)
-        with self.session.transaction():
+        with all_locked(self.session, self.workspace), self.session.transaction():
             self._forget_copy(stagings)
             self.session.run(
                 f"DELETE FROM {self.workspace.own('tasktrail_migration_tables')} WHERE migration = %(name)s",
@@ -161,7 +162,7 @@ class Runner:
             state = self.journal.require(
                 self.session, "undo the copy", Phase.SYNCING, Phase.BACKFILLED, Phase.VERIFIED
             )
-            with self.session.transaction():
+            with all_locked(self.session, self.workspace), self.session.transaction():
                 self._forget_copy(stagings)
                 self.session.run(
                     f"UPDATE {self.workspace.own('tasktrail_migration_tables')} SET cursor = NULL, "

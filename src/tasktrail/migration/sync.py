@@ -83,19 +83,24 @@ def put_on(session: Session, workspace: Workspace, staging: Staging) -> None:
     )
 
 
-def move_bound(session: Session, workspace: Workspace, staging: Staging) -> None:
+def move_bound(session: Session, workspace: Workspace, staging: Staging) -> str | None:
     """Move the bound of a table's backfill to its newest row, unless its first chunk was copied already.
 
     Args:
         session: within a transaction, under the lock of the table's migration.
         workspace: the plan and the database.
         staging: of the table.
+
+    Returns:
+        The bound, as the ledger writes keys; None for a table that never had a row, or whose copy began.
     """
-    session.run(
-        f"UPDATE {workspace.own('tasktrail_migration_tables')} SET bound = ({_newest_key(staging)}) "
+    bound: str | None = session.value(
+        f"UPDATE {workspace.own('tasktrail_migration_tables')} "
+        f"SET bound = coalesce(({_newest_key(staging)}), bound) "
         f"WHERE migration = {literal(workspace.plan.name)} "
-        f"AND table_name = {literal(staging.transform.table.name)} AND chunk = 0"
+        f"AND table_name = {literal(staging.transform.table.name)} AND chunk = 0 RETURNING bound"
     )
+    return bound
 
 
 def _newest_key(staging: Staging) -> str:
@@ -268,20 +273,22 @@ def take(session: Session, workspace: Workspace, staging: Staging, newest: int) 
 def _is_ahead(session: Session, workspace: Workspace, staging: Staging) -> str:
     """Return SQL over ``latest`` that is true for rows that the backfill copies yet."""
     table = staging.transform.table
-    move_bound(session, workspace, staging)
     at = session.row(
-        f"SELECT cursor, bound FROM {workspace.own('tasktrail_migration_tables')} "
+        f"SELECT cursor, bound, chunk FROM {workspace.own('tasktrail_migration_tables')} "
         f"WHERE migration = {literal(workspace.plan.name)} AND table_name = {literal(table.name)} "
         "AND finished_at IS NULL"
     )
-    if at is None or at["bound"] is None:
+    if at is None:
+        return "FALSE"
+    bound = at["bound"] if at["chunk"] else move_bound(session, workspace, staging)
+    if bound is None:
         return "FALSE"
     # The column is compared, as whoever copies does: a text may be sorted otherwise.
     columns = f"({listed(table.key, 's')})"
     ahead = [
-        f"{columns} {operator} ({', '.join(staging.transform.key_values(literal(at[name])))})"
-        for name, operator in (("cursor", ">"), ("bound", "<="))
-        if at[name] is not None
+        f"{columns} {operator} ({', '.join(staging.transform.key_values(literal(value)))})"
+        for value, operator in ((at["cursor"], ">"), (bound, "<="))
+        if value is not None
     ]
     values = staging.transform.key_values("latest.source_key")
     key = [f"s.{quoted(name)} = {value}" for name, value in zip(table.key, values, strict=True)]
