@@ -292,10 +292,11 @@ def _is_ahead(session: Session, workspace: Workspace, staging: Staging) -> str:
     ]
     values = staging.transform.key_values("latest.source_key")
     key = [f"s.{quoted(name)} = {value}" for name, value in zip(table.key, values, strict=True)]
+    # Scalar subqueries are looked up key by key; an EXISTS may read the whole table for each batch.
     return f"""
         old_row IS NULL
-        AND EXISTS (SELECT FROM {staging.transform.source} s WHERE {" AND ".join([*key, *ahead])})
-        AND NOT EXISTS (
-            SELECT FROM {staging.ledger} l WHERE {staging.is_known} AND l.source_key = latest.source_key
-        )
+        AND (SELECT TRUE FROM {staging.transform.source} s WHERE {" AND ".join([*key, *ahead])}
+            LIMIT 1) IS TRUE
+        AND (SELECT TRUE FROM {staging.ledger} l
+            WHERE {staging.is_known} AND l.source_key = latest.source_key LIMIT 1) IS NULL
     """
