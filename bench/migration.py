@@ -50,8 +50,8 @@ TURNS: Final = 3
 HOW = (
     "The portfolio's three legacy tables. Raw and with a ledger they are copied three times, by turns: these "
     "are medians; the other figures are of one run. The raw INSERT is the same transform without ledger, "
-    "raw rows or triggers; the loop is the plan's, row by row through the async service, or one INSERT and commit "
-    "for each row. Above 1 for a rate, or below 1 for a time, is better."
+    "raw rows or triggers; the loop is the plan's, row by row through the async service, or one INSERT and "
+    "commit for each row. Above 1 for a rate, or below 1 for a time, is better."
 )
 ROWS = """
 INSERT INTO etfs (id, symbol) SELECT 'ETF' || n, 'E' || n FROM generate_series(1, 200) n;
