@@ -40,10 +40,12 @@ SILENCE_OF_CLIENT: Final = {
     "tcp_keepalives_idle": "15s",
     "tcp_keepalives_interval": "5s",
     "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "30s",
 }
-"""When the server gives up a connection whose client is cut off: after 30 s of silence, too, so that whoever
-repeats its job does not wait for the locks of its transaction. A client that lives and reads slowly is not
-given up, as it would be with ``tcp_user_timeout``. On a local socket they mean nothing."""
+"""The same for the server's end: a host that is cut off within a transaction keeps its locks no longer, so
+that whoever repeats its job does not wait for them. The last one is needed where the server's last answer was
+not acknowledged yet; it also ends a client that does not take what it asked for. On a local socket they mean
+nothing."""
 
 UNLIMITED: Final = -1
 """How many connections a pool may add: as many as there are jobs at once, which the worker limits."""
