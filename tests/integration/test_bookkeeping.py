@@ -45,7 +45,9 @@ def stored(engine: Engine) -> list[tuple[Any, ...]]:
 def rebuilt(engine: Engine) -> list[tuple[Any, ...]]:
     """Return the rollups as they are made from nothing, as far as they had come; time goes on meanwhile."""
     with engine.begin() as db:
-        end: datetime = db.execute(text("SELECT rolled_to FROM tracking.tasktrail_rollup_state")).scalar_one()
+        end: datetime = db.execute(
+            text("SELECT rolled_to FROM tracking.tasktrail_rollup_state WHERE domain = 'job'")
+        ).scalar_one()
         db.execute(text("TRUNCATE tracking.tasktrail_rollups, tracking.tasktrail_rollup_state"))
     roll_up(engine, rounds=10)
     return [row for row in stored(engine) if row[2] + timedelta(seconds=row[1]) <= end]

@@ -392,11 +392,11 @@ def test_a_leader_that_lost_its_leadership_in_the_middle_of_a_round_does_nothing
     with first.running():
         add_jobs(engine, 5)
         assert paused.wait(20)
+        lost = add_job(engine)
+        claim(engine, lost)  # before anybody leads who would send it
         with second.running():
             until(lambda: leaders(engine) == ["second"])  # the silent one lost the lock
             later = [add_job(engine) for _ in range(5)]
-            lost = add_job(engine)
-            claim(engine, lost)
             expire(engine, lost)
             until(lambda: columns(engine, lost)["attempts"] == 1)
             until(lambda: second.outbox.ids() == later)
