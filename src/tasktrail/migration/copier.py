@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from tasktrail.errors import MigrationBusy, MigrationError, MigrationPaused
-from tasktrail.migration.expressions import literal
 from tasktrail.migration.names import listed, qualified
 from tasktrail.migration.reconcile import Reconciler
 from tasktrail.migration.session import Session
@@ -128,7 +127,6 @@ class Copier:
         staging = self._reconciler.staging
         transform = staging.transform
         key = self.table.key
-        columns = f"({listed(key, 's')})"
         descending = ", ".join(f"_k{number} DESC" for number in range(len(key)))
         last = f"SELECT _source_key FROM {staging.keys} WHERE _round = 0 ORDER BY {descending} LIMIT 1"
 
@@ -139,17 +137,11 @@ class Copier:
             nonlocal began
             began = time.monotonic()
             bound = self._position(db)["bound"]  # who follows may have moved it, until the first chunk
-            conditions = [
-                f"{columns} {operator} ({', '.join(transform.key_values(literal(value)))})"
-                for value, operator in ((position["cursor"], ">"), (bound, "<="))
-                if value is not None
-            ]
-            if bound is None:
-                conditions = ["FALSE"]  # there is no row
             return db.run(f"""
                 INSERT INTO {staging.keys} (_source_key, {staging.key_columns})
                 SELECT {transform.source_key}, {listed(key, "s")} FROM {qualified(self.table.source)} s
-                WHERE {" AND ".join(conditions)} ORDER BY {listed(key, "s")} LIMIT {size}
+                WHERE {transform.is_within(position["cursor"], bound)}
+                ORDER BY {listed(key, "s")} LIMIT {size}
             """)
 
         def finish(db: Session, count: int) -> None:

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 from tasktrail.migration.ddl import with_short_locks
 from tasktrail.migration.expressions import literal
-from tasktrail.migration.names import key_text, listed, quoted
+from tasktrail.migration.names import key_text, quoted
 from tasktrail.migration.reconcile import Reconciler
 from tasktrail.migration.session import Session
 from tasktrail.migration.staging import Staging
@@ -281,22 +281,13 @@ def _is_ahead(session: Session, workspace: Workspace, staging: Staging) -> str:
     if at is None:
         return "FALSE"
     bound = at["bound"] if at["chunk"] else move_bound(session, workspace, staging)
-    if bound is None:
-        return "FALSE"
-    # The column is compared, as whoever copies does: a text may be sorted otherwise.
-    columns = f"({listed(table.key, 's')})"
-    ahead = [
-        f"{columns} {operator} ({', '.join(staging.transform.key_values(literal(value)))})"
-        for value, operator in ((at["cursor"], ">"), (bound, "<="))
-        if value is not None
-    ]
     values = staging.transform.key_values("latest.source_key")
     key = [f"s.{quoted(name)} = {value}" for name, value in zip(table.key, values, strict=True)]
     # Scalar subqueries are looked up key by key; an EXISTS may read the whole table for each batch.
     return f"""
         old_row IS NULL
-        AND (SELECT TRUE FROM {staging.transform.source} s WHERE {" AND ".join([*key, *ahead])}
-            LIMIT 1) IS TRUE
+        AND (SELECT TRUE FROM {staging.transform.source} s WHERE {" AND ".join(key)}
+            AND {staging.transform.is_within(at["cursor"], bound)} LIMIT 1) IS TRUE
         AND (SELECT TRUE FROM {staging.ledger} l
             WHERE {staging.is_known} AND l.source_key = latest.source_key LIMIT 1) IS NULL
     """

@@ -52,6 +52,24 @@ class Transform:
         """Return SQL for the typed values of a key that the ledger wrote."""
         return key_values(text, self.table.key, self.shape.source)
 
+    def is_within(self, cursor: str | None, bound: str | None) -> str:
+        """Return SQL that is true for the rows ``s`` with a key after one of the ledger, up to another.
+
+        The columns are compared, and not their texts, which may be sorted otherwise.
+
+        Args:
+            cursor: the key before the first; None for the beginning.
+            bound: the last key; None where there is no row.
+        """
+        if bound is None:
+            return "FALSE"
+        columns = f"({listed(self.table.key, 's')})"
+        return " AND ".join(
+            f"{columns} {operator} ({', '.join(self.key_values(literal(key)))})"
+            for key, operator in ((cursor, ">"), (bound, "<="))
+            if key is not None
+        )
+
     def takes(self, route: Route) -> str:
         """Return SQL over ``s`` that is true for rows of a route: the first whose condition holds."""
         earlier = self.table.routes[: self.table.routes.index(route)]
