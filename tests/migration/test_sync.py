@@ -109,6 +109,25 @@ def test_applying_ends_after_the_transaction_it_is_at_when_it_is_told_to_or_has_
     assert sync.lag(db, copied).entries == 9
 
 
+def test_who_meets_another_writer_of_the_same_row_does_it_again(
+    copied: Workspace, db: Session, engine: Engine
+) -> None:
+    (reconciler, _) = copied.reconcilers(db)
+    run_sql(engine, "UPDATE old_orders SET state = 'ok', touched = '2024-03-02 11:00' WHERE id = 4")
+    snapshots = 0
+
+    def fill(session: Session) -> int:
+        nonlocal snapshots
+        snapshots += 1
+        if snapshots == 1:
+            run_sql(engine, "UPDATE tracking.order_tracking SET attempts = 7 WHERE day = '2024-03-02'")
+        return reconciler.staging.fill(session, ["4"])
+
+    assert reconciler.run(db, fill) == 1
+    assert snapshots == 2
+    assert order(db, "2024-03-02")["status"] == "COMPLETED"  # type: ignore[index]
+
+
 def test_a_changed_key_is_a_row_that_went_and_one_that_came(
     copied: Workspace, db: Session, engine: Engine
 ) -> None:

@@ -17,11 +17,12 @@ from tasktrail.migration.sync import Lag, apply_changes, lag
 from tasktrail.migration.triggers import Side
 from tasktrail.migration.workspace import Workspace
 
-SHARE: Final = 0.02
+SHARE: Final = 0.005
 """Part of the time in which whoever follows works; else those who write have the server for themselves.
 
 On a server with two cores a writer waits for some milliseconds while a batch is carried over. So that 99 of
-100 writes do not, batches must be rare. Large ones cost less: many changes of one row are carried over once.
+100 writes do not, batches take less than a hundredth of the time. Large ones cost less: many changes of one
+row are carried over once.
 """
 
 LONGEST_REST: Final = 30.0

@@ -9,7 +9,7 @@ from tasktrail.migration.plan import Route, TableMigration
 from tasktrail.models import ATTEMPT_LOG_LIMIT
 
 
-def ranked(table: TableMigration, route: Route, rows: str, condition: str) -> str:
+def ranked(table: TableMigration, route: Route, rows: str, condition: str, older: str = "0") -> str:
     """Return SQL for rows with their place in their group, 1 being the newest, and the size of the group.
 
     Args:
@@ -17,12 +17,14 @@ def ranked(table: TableMigration, route: Route, rows: str, condition: str) -> st
         route: which they take; where ids are kept, each row is alone in its group.
         rows: SQL of a FROM clause: what legacy rows become, as ``st``.
         condition: true for those that are migrated or consolidated.
+        older: SQL for how many rows the group has besides, all of them older.
     """
     if route.keeps_ids:
         return f"SELECT st.*, 1::bigint AS _place, 1::bigint AS _size FROM {rows} WHERE {condition}"
     keys = ", ".join(f"_k{number} DESC" for number in range(len(table.key)))
     return (
-        f"SELECT st.*, row_number() OVER newest AS _place, count(*) OVER (PARTITION BY _target_key) AS _size "
+        "SELECT st.*, row_number() OVER newest AS _place, "
+        f"count(*) OVER (PARTITION BY _target_key) + {older} AS _size "
         f"FROM {rows} WHERE {condition} "
         f"WINDOW newest AS (PARTITION BY _target_key ORDER BY updated_at DESC NULLS LAST, {keys})"
     )

@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 from psycopg import errors
 
 from tasktrail.errors import ErrorBudgetExceeded
+from tasktrail.migration import tails
 from tasktrail.migration.expressions import literal
 from tasktrail.migration.groups import logged, ranked
 from tasktrail.migration.names import in_schema, listed, matching, qualified, quoted
@@ -159,6 +160,7 @@ class Reconciler:
             known += self.staging.recall(session, number)
             staged += self.staging.transform_round(session, number)
             number += 1
+            tails.review(session, self.staging, number)
             added = self.staging.add_groups(session, number)
             keys += added
         self.revisited = keys - named
@@ -179,10 +181,12 @@ class Reconciler:
 
         It is one statement, so that groups are ranked once, and the ids of new rows need no looking up.
         """
+        rows, older = f"{self.staging.stage(route)} st", "0"
+        if not route.keeps_ids:
+            rows += f" LEFT JOIN {self.staging.tail(route)} tail USING (_target_key)"
+            older = "coalesce(tail._older, 0)"
         return f"""
-            WITH ranked AS MATERIALIZED (
-                {ranked(self._table, route, f"{self.staging.stage(route)} st", "_is_fine")}
-            ),
+            WITH ranked AS MATERIALIZED ({ranked(self._table, route, rows, "_is_fine", older)}),
             logged AS ({logged(route, "ranked r")}),
             written AS ({self._upsert(route)}),
             noted AS ({self._note(route, chunk)})
@@ -195,11 +199,12 @@ class Reconciler:
     def _upsert(self, route: Route) -> str:
         names = list(route.columns)
         changed = [name for name in names if name not in route.key] + list(HELD) + ["attempt_log"]
+        log = "'[]'::jsonb" if route.keeps_ids else tails.log(self.staging, route, "_log")
         assignments = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in changed)
         return f"""
             INSERT INTO {qualified(route.target)} AS t
                 ({listed(names)}, {listed(HELD)}, attempt_log)
-            SELECT {listed(names)}, {", ".join(["NULL"] * len(HELD))}, coalesce(_log, '[]'::jsonb)
+            SELECT {listed(names)}, {", ".join(["NULL"] * len(HELD))}, {log}
             FROM logged WHERE _place = 1 AND _taken IS NULL
             ON CONFLICT ({listed(route.key)}) DO UPDATE SET {assignments}
             WHERE ({listed(changed, "t")}) IS DISTINCT FROM ({listed(changed, "excluded")})

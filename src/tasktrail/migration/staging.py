@@ -50,6 +50,15 @@ class Staging:
         """The table of what the rows of a route become."""
         return f"pg_temp.stage_{self.number}_{self.transform.table.routes.index(route)}"
 
+    def tail(self, route: Route) -> str:
+        """The table of the units that were there before, each with its newest row, until that is broken."""
+        return f"pg_temp.tail_{self.number}_{self.transform.table.routes.index(route)}"
+
+    @property
+    def shared(self) -> list[Route]:
+        """The routes on which several legacy rows may be one unit of work."""
+        return [route for route in self.transform.table.routes if not route.keeps_ids]
+
     @property
     def known(self) -> str:
         """The table of what the ledger said of the keys before."""
@@ -118,6 +127,12 @@ class Staging:
             "_disposition text, _target_id bigint, _reason text, _inferred text[], _rule_version int, "
             "_is_live boolean",
         )
+        for route in self.shared:
+            session.ensure_temporary(
+                self.tail(route),
+                "_target_key text PRIMARY KEY, _source_key text, _target_id bigint, _updated_at timestamptz, "
+                "_older int, _is_broken boolean NOT NULL DEFAULT FALSE",
+            )
         for route in table.routes:
             types = self.transform.shape.targets[route.name]
             columns = ", ".join(f"{quoted(name)} {types[name]}" for name in route.columns)
@@ -183,7 +198,9 @@ class Staging:
         return staged
 
     def add_groups(self, session: Session, number: int) -> int:
-        """Take the keys of all rows that share a unit of work with a staged one, or did before.
+        """Take the keys of the rows that share a unit of work with a staged one, or did before.
+
+        Of a unit of which only the newest rows changed it is the newest one before.
 
         Args:
             session: within a transaction.
@@ -192,37 +209,45 @@ class Staging:
         Returns:
             How many were added.
         """
-        shared = [route for route in self.transform.table.routes if not route.keeps_ids]
-        if not shared:
+        if not self.shared:
             return 0
-        name = literal(self.transform.table.name)
-        staged = [
+        staged = " UNION ALL ".join(
             f"SELECT {literal(route.name)} AS route, st._source_key, st._target_key AS target_key "
             f"FROM {self.stage(route)} st WHERE st._is_fine"
-            for route in shared
-        ]
-        now = f"({' UNION ALL '.join(staged)}) now"
+            for route in self.shared
+        )
+        tails = " UNION ALL ".join(
+            f"SELECT {literal(route.name)} AS route, _target_key AS target_key, _source_key AS source_key, "
+            f"_is_broken FROM {self.tail(route)}"
+            for route in self.shared
+        )
         before = f"n._is_live AND n._round = {number - 1}"
         if number == 1:
             groups = f"""
-                SELECT route, target_key FROM {now}
+                SELECT route, target_key FROM ({staged}) now
                 UNION
                 SELECT _route, _target_key FROM {self.known} n WHERE {before} AND _target_key IS NOT NULL
             """
         else:  # all that the ledger counts to a group came with it; only a row that has left it leads on
             groups = f"""
-                SELECT DISTINCT now.route, now.target_key
-                FROM {now} JOIN {self.known} n ON n._source_key = now._source_key AND {before}
+                SELECT now.route, now.target_key
+                FROM ({staged}) now JOIN {self.known} n ON n._source_key = now._source_key AND {before}
                 WHERE (n._route, n._target_key) IS DISTINCT FROM (now.route, now.target_key)
+                UNION SELECT route, target_key FROM ({tails}) tail WHERE _is_broken
             """
-        values = ", ".join(self.transform.key_values("l.source_key"))
+        values = ", ".join(self.transform.key_values("source_key"))
         return session.run(f"""
-            WITH groups AS ({groups})
+            WITH groups AS ({groups}), intact AS (SELECT * FROM ({tails}) tail WHERE NOT _is_broken),
+            found AS (
+                SELECT l.source_key
+                FROM (SELECT * FROM groups EXCEPT SELECT route, target_key FROM intact) g
+                JOIN {self.ledger} l ON l.target_key = g.target_key AND l.route = g.route
+                    AND {self.is_known} AND l.target_key IS NOT NULL
+                UNION ALL
+                SELECT source_key FROM intact
+            )
             INSERT INTO {self.keys} (_source_key, {self.key_columns}, _round)
-            SELECT l.source_key, {values}, {number}
-            FROM groups g
-            JOIN {self.ledger} l ON l.target_key = g.target_key AND l.route = g.route
-                AND l.table_name = {name} AND l.deleted_at IS NULL AND l.target_key IS NOT NULL
+            SELECT source_key, {values}, {number} FROM found
             ON CONFLICT DO NOTHING
         """)
 
