@@ -212,6 +212,27 @@ def test_a_unit_that_was_written_back_is_taken_whole(
     assert_as_if_taken_whole(copied, db, monkeypatch)
 
 
+@pytest.mark.parametrize(("rows", "number"), [(0, 2), (60, 1)])
+def test_a_unit_whose_log_somebody_else_wrote_to_is_taken_whole(
+    copied: Workspace, db: Session, engine: Engine, monkeypatch: pytest.MonkeyPatch, rows: int, number: int
+) -> None:
+    """As an operator does who cancels a row that a legacy worker has begun."""
+    for second in range(rows):
+        run_sql(engine, add(f"10:02:{second:02}.5"))
+    apply(copied, db)
+    logged = f"""attempt_log || '{{"number": {number}}}'"""
+    run_sql(
+        engine,
+        "UPDATE tracking.order_tracking SET status = 'CANCELLED', updated_at = '2024-05-01 10:30', "
+        f"attempt_log = jsonb_path_query_array({logged}, '$[last - 49 to last]') WHERE day = '2024-05-01'",
+    )
+    newest = "SELECT id FROM old_orders WHERE day = '2024-05-01' ORDER BY touched DESC, id DESC LIMIT 1"
+    run_sql(engine, f"UPDATE old_orders SET touched = '2024-05-01 11:00' WHERE id = ({newest})")
+
+    assert apply(copied, db) == rows + 2
+    assert_as_if_taken_whole(copied, db, monkeypatch)
+
+
 def test_a_unit_that_older_rules_decided_is_taken_whole(
     copied: Workspace, db: Session, engine: Engine
 ) -> None:

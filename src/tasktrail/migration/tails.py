@@ -32,19 +32,30 @@ def review(session: Session, staging: Staging, number: int) -> None:
 
 
 def _begin(session: Session, staging: Staging, route: Route) -> None:
-    """Note the tail of each unit that a staged row belongs to, where the migration owns it."""
-    name = literal(route.name)
+    """Note the tail of each unit that a staged row belongs to, where the migration owns it.
+
+    A log that says something else than the ledger was written to by somebody else, e.g. by whoever cancelled
+    a row that legacy workers had begun. It is made anew.
+    """
+    newest = (
+        "l.disposition = 'migrated' AND l.reason IS NULL "
+        f"AND l.rule_version = {staging.transform.table.rule_version}"
+    )
     session.run(f"""
         INSERT INTO {staging.tail(route)} (_target_key, _source_key, _target_id, _updated_at, _older)
-        SELECT u._target_key, l.source_key, t.id, t.updated_at,
-            coalesce((t.attempt_log -> -1 ->> 'number')::int, 0)
-        FROM (SELECT DISTINCT _target_key FROM {staging.stage(route)} WHERE _is_fine) u
-        JOIN {staging.ledger} l ON l.target_key = u._target_key AND l.target_key IS NOT NULL
-            AND l.route = {name} AND {staging.is_known}
-        JOIN {qualified(route.target)} t ON t.id = l.target_id AND {staging.is_ours("t")}
-        WHERE l.disposition = 'migrated' AND l.reason IS NULL
-            AND l.rule_version = {staging.transform.table.rule_version}
-        ON CONFLICT DO NOTHING
+        SELECT unit._target_key, there.newest, t.id, t.updated_at, there.older
+        FROM (SELECT DISTINCT _target_key FROM {staging.stage(route)} WHERE _is_fine) unit
+        CROSS JOIN LATERAL (
+            SELECT max(l.source_key) FILTER (WHERE {newest}) AS newest,
+                max(l.target_id) FILTER (WHERE {newest}) AS target_id,
+                count(*) FILTER (WHERE l.disposition = 'consolidated') AS older
+            FROM {staging.ledger} l
+            WHERE l.target_key = unit._target_key AND l.target_key IS NOT NULL
+                AND l.route = {literal(route.name)} AND {staging.is_known}
+        ) there
+        JOIN {qualified(route.target)} t ON t.id = there.target_id AND {staging.is_ours("t", "NULL::text")}
+        WHERE jsonb_array_length(t.attempt_log) = least(there.older, {ATTEMPT_LOG_LIMIT})
+            AND coalesce((t.attempt_log -> -1 ->> 'number')::int, 0) = there.older
     """)
 
 
