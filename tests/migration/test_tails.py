@@ -233,6 +233,29 @@ def test_a_unit_whose_log_somebody_else_wrote_to_is_taken_whole(
     assert_as_if_taken_whole(copied, db, monkeypatch)
 
 
+@pytest.mark.parametrize("log", ["{}", '[{"number": "x"}, {"number": "x"}]'])
+def test_a_log_that_is_none_is_not_blamed_on_the_legacy_row(
+    copied: Workspace, db: Session, engine: Engine, monkeypatch: pytest.MonkeyPatch, log: str
+) -> None:
+    run_sql(engine, f"UPDATE tracking.order_tracking SET attempt_log = '{log}' WHERE day = '2024-05-01'")
+    run_sql(engine, change(103, "touched = '2024-05-01 11:00'"))
+
+    assert apply(copied, db) == 2
+    assert_as_if_taken_whole(copied, db, monkeypatch)
+
+
+def test_all_rows_of_a_unit_follow_it_when_its_key_was_changed_on_the_new_side(
+    copied: Workspace, db: Session, engine: Engine
+) -> None:
+    run_sql(engine, "UPDATE tracking.order_tracking SET day = '2030-01-01' WHERE day = '2024-05-01'")
+    run_sql(engine, add("11:00"))
+    apply(copied, db)
+
+    (row,) = db.rows("SELECT id FROM tracking.order_tracking WHERE day = '2024-05-01'")
+    ids = "SELECT DISTINCT target_id FROM tracking.tasktrail_ledger WHERE target_key LIKE '%2024-05-01%'"
+    assert [one["target_id"] for one in db.rows(ids)] == [row["id"]]
+
+
 def test_a_unit_that_older_rules_decided_is_taken_whole(
     copied: Workspace, db: Session, engine: Engine
 ) -> None:

@@ -10,7 +10,7 @@ is not newer. The unit is then taken whole.
 from __future__ import annotations
 
 from tasktrail.migration.expressions import literal
-from tasktrail.migration.names import qualified
+from tasktrail.migration.names import key_text, qualified
 from tasktrail.migration.plan import Route
 from tasktrail.migration.session import Session
 from tasktrail.migration.staging import Staging
@@ -54,8 +54,10 @@ def _begin(session: Session, staging: Staging, route: Route) -> None:
                 AND l.route = {literal(route.name)} AND {staging.is_known}
         ) there
         JOIN {qualified(route.target)} t ON t.id = there.target_id AND {staging.is_ours("t", "NULL::text")}
-        WHERE jsonb_array_length(t.attempt_log) = least(there.older, {ATTEMPT_LOG_LIMIT})
-            AND coalesce((t.attempt_log -> -1 ->> 'number')::int, 0) = there.older
+            AND {key_text("t", route.key)} = unit._target_key
+        WHERE CASE WHEN jsonb_typeof(t.attempt_log) = 'array'
+                THEN jsonb_array_length(t.attempt_log) = least(there.older, {ATTEMPT_LOG_LIMIT}) END
+            AND coalesce(t.attempt_log -> -1 -> 'number', '0') = to_jsonb(there.older)
     """)
 
 
