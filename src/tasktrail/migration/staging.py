@@ -239,10 +239,14 @@ class Staging:
         return session.run(f"""
             WITH groups AS ({groups}), intact AS (SELECT * FROM ({tails}) tail WHERE NOT _is_broken),
             found AS (
-                SELECT l.source_key
+                SELECT member.source_key
                 FROM (SELECT * FROM groups EXCEPT SELECT route, target_key FROM intact) g
-                JOIN {self.ledger} l ON l.target_key = g.target_key AND l.route = g.route
-                    AND {self.is_known} AND l.target_key IS NOT NULL
+                CROSS JOIN LATERAL (
+                    SELECT l.source_key FROM {self.ledger} l
+                    WHERE l.target_key = g.target_key AND l.route = g.route
+                        AND {self.is_known} AND l.target_key IS NOT NULL
+                    OFFSET 0
+                ) member
                 UNION ALL
                 SELECT source_key FROM intact
             )

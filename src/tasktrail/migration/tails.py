@@ -10,7 +10,7 @@ is not newer. The unit is then taken whole.
 from __future__ import annotations
 
 from tasktrail.migration.expressions import literal
-from tasktrail.migration.names import key_text, qualified
+from tasktrail.migration.names import qualified
 from tasktrail.migration.plan import Route
 from tasktrail.migration.session import Session
 from tasktrail.migration.staging import Staging
@@ -34,13 +34,11 @@ def review(session: Session, staging: Staging, number: int) -> None:
 def _begin(session: Session, staging: Staging, route: Route) -> None:
     """Note the tail of each unit that a staged row belongs to, where the migration owns it.
 
-    A log that says something else than the ledger was written to by somebody else, e.g. by whoever cancelled
-    a row that legacy workers had begun. It is made anew.
+    The row of the target and the ledger row of the newest legacy row must have been written by one transaction,
+    and by nobody since, e.g. by whoever cancelled what legacy workers had begun. Otherwise nobody knows without
+    looking whether the target is what the older rows make of it.
     """
-    newest = (
-        "l.disposition = 'migrated' AND l.reason IS NULL "
-        f"AND l.rule_version = {staging.transform.table.rule_version}"
-    )
+    newest = f"l.disposition = 'migrated' AND l.rule_version = {staging.transform.table.rule_version}"
     session.run(f"""
         INSERT INTO {staging.tail(route)} (_target_key, _source_key, _target_id, _updated_at, _older)
         SELECT unit._target_key, there.newest, t.id, t.updated_at, there.older
@@ -48,16 +46,14 @@ def _begin(session: Session, staging: Staging, route: Route) -> None:
         CROSS JOIN LATERAL (
             SELECT max(l.source_key) FILTER (WHERE {newest}) AS newest,
                 max(l.target_id) FILTER (WHERE {newest}) AS target_id,
+                max(l.xmin::text) FILTER (WHERE {newest}) AS writer,
                 count(*) FILTER (WHERE l.disposition = 'consolidated') AS older
             FROM {staging.ledger} l
             WHERE l.target_key = unit._target_key AND l.target_key IS NOT NULL
                 AND l.route = {literal(route.name)} AND {staging.is_known}
         ) there
-        JOIN {qualified(route.target)} t ON t.id = there.target_id AND {staging.is_ours("t", "NULL::text")}
-            AND {key_text("t", route.key)} = unit._target_key
-        WHERE CASE WHEN jsonb_typeof(t.attempt_log) = 'array'
-                THEN jsonb_array_length(t.attempt_log) = least(there.older, {ATTEMPT_LOG_LIMIT}) END
-            AND coalesce(t.attempt_log -> -1 -> 'number', '0') = to_jsonb(there.older)
+        JOIN {qualified(route.target)} t ON t.id = there.target_id AND t.xmin::text = there.writer
+            AND {staging.is_ours("t", "NULL::text")}
     """)
 
 
