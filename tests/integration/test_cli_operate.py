@@ -16,6 +16,7 @@ from sqlalchemy import Engine, text
 
 from tasktrail import Status
 from tasktrail.cli.app import app
+from tasktrail.migration.state import whoever
 from tests.commands import Outcome, run_here
 from tests.rows import add_job, add_job_in, claim, columns
 
@@ -177,6 +178,51 @@ def test_cancel_by_filter_ends_the_rows_that_match_and_no_others(engine: Engine)
     }
     assert states(engine) == sorted(ended.items())
     assert columns(engine, jobs[Status.FAILED])["error_message"] == "ValueError: no"
+
+
+def audited(engine: Engine) -> list[tuple[Any, ...]]:
+    """Return the lines of the audit, the oldest first."""
+    with engine.connect() as db:
+        query = text(
+            "SELECT who, what, domain, tracking_id, filter, count FROM tracking.tasktrail_audit ORDER BY id"
+        )
+        return [tuple(row) for row in db.execute(query)]
+
+
+def test_who_wrote_to_which_rows_is_in_the_audit(engine: Engine) -> None:
+    failed, waiting = add_job_in(engine, Status.FAILED), add_job(engine)
+
+    run_here(app, "retry", "job", str(failed))
+    run_here(app, "cancel", "job", str(waiting))
+
+    assert audited(engine) == [
+        (whoever(), "retry", "job", failed, None, None),
+        (whoever(), "cancel", "job", waiting, None, None),
+    ]
+
+
+@pytest.mark.parametrize(("command", "status"), [("retry", Status.FAILED), ("cancel", Status.PENDING)])
+def test_many_rows_have_a_line_before_and_one_after_with_filter_and_number(
+    engine: Engine, command: str, status: Status
+) -> None:
+    for _ in range(3):
+        add_job_in(engine, status)
+
+    run_here(app, command, "job", "--status", status, "--before", "2100-01-01", "--yes")
+
+    meant = {"status": [status], "created_before": "2100-01-01T00:00:00+00:00"}
+    assert audited(engine) == [
+        (whoever(), f"{command} many", "job", None, meant, 3),
+        (whoever(), f"{command} many: completed", "job", None, meant, 3),
+    ]
+
+
+@pytest.mark.parametrize("arguments", [["4711"], ["--error", "no such error"]])
+@pytest.mark.parametrize("command", ["retry", "cancel"])
+def test_what_was_not_done_is_not_in_the_audit(engine: Engine, command: str, arguments: list[str]) -> None:
+    run_here(app, command, "job", *arguments)
+
+    assert audited(engine) == []
 
 
 @pytest.mark.parametrize(

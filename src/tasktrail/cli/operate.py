@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
-from tasktrail.celery import TrackedTask
+from tasktrail import interventions
+from tasktrail.celery import TrackedTask, Trail
 from tasktrail.cli.application import trail_of
 from tasktrail.errors import ConfigurationError
 from tasktrail.filters import Filter
+from tasktrail.migration.state import whoever
 from tasktrail.states import ACTIVE, REVIVABLE, Status
 
 Domain = Annotated[str, typer.Argument(help="The domain, e.g. exchange_rate.")]
@@ -42,11 +45,12 @@ def retry(
         task = trail.task_of(domain)
         chosen = _filter(ids, status, error, since, before, everything=everything)
         for tracking_id in ids or ():
-            started = task.retry(tracking_id)
+            started = interventions.retry(trail, whoever(), domain, tracking_id)
             typer.echo(f"{domain} {started.id}: {started.status}")
-        if not ids:
-            count = _confirmed(task, chosen, REVIVABLE, sure=yes)
-            typer.echo(f"{task.retry_where(chosen)} rows started again" if count else "no row matches")
+        if not ids and (count := _confirmed(task, chosen, REVIVABLE, sure=yes)):
+            trail.publisher.require_broker()
+            done = _audited(trail, "retry", task, chosen, count, lambda: task.retry_where(chosen))
+            typer.echo(f"{done} rows started again")
     finally:
         trail.dispose()
 
@@ -69,11 +73,11 @@ def cancel(
         task = trail.task_of(domain)
         chosen = _filter(ids, status, error, since, before, everything=everything)
         for tracking_id in ids or ():
-            task.cancel(tracking_id, reason)
+            interventions.cancel(trail, whoever(), domain, tracking_id, reason)
             typer.echo(f"{domain} {tracking_id}: CANCELLED")
-        if not ids:
-            count = _confirmed(task, chosen, ACTIVE, sure=yes)
-            typer.echo(f"{task.cancel_where(chosen, reason)} rows cancelled" if count else "no row matches")
+        if not ids and (count := _confirmed(task, chosen, ACTIVE, sure=yes)):
+            done = _audited(trail, "cancel", task, chosen, count, lambda: task.cancel_where(chosen, reason))
+            typer.echo(f"{done} rows cancelled")
     finally:
         trail.dispose()
 
@@ -102,8 +106,27 @@ def _filter(
 
 
 def _confirmed(task: TrackedTask[Any], chosen: Filter, states: frozenset[Status], *, sure: bool) -> int:
-    """Return how many rows are meant, after the operator has agreed to that number."""
+    """Return how many rows are meant, which the operator has agreed to, or has read that there are none."""
     count = task.count_where(chosen, states)
-    if count and not sure:
+    if not count:
+        typer.echo("no row matches")
+    elif not sure:
         typer.confirm(f"{count} rows of {task.domain.name}, go on?", abort=True)
     return count
+
+
+def _audited(
+    trail: Trail, what: str, task: TrackedTask[Any], chosen: Filter, count: int, do: Callable[[], int]
+) -> int:
+    """Write to many rows between two lines of the audit; without the second one it has not ended well."""
+    given = {
+        "status": sorted(chosen.states),
+        "error": chosen.error,
+        "created_from": chosen.created_from and chosen.created_from.isoformat(),
+        "created_before": chosen.created_before and chosen.created_before.isoformat(),
+    }
+    about = {"domain": task.domain.name, "chosen": {name: value for name, value in given.items() if value}}
+    interventions.noted(trail, whoever(), f"{what} many", count=count, **about)
+    done = do()
+    interventions.noted(trail, whoever(), f"{what} many: completed", count=done, **about)
+    return done

@@ -34,9 +34,9 @@ def review(session: Session, staging: Staging, number: int) -> None:
 def _begin(session: Session, staging: Staging, route: Route) -> None:
     """Note the tail of each unit that a staged row belongs to, where the migration owns it.
 
-    The row of the target and the ledger row of the newest legacy row must have been written by one transaction,
-    and by nobody since, e.g. by whoever cancelled what legacy workers had begun. Otherwise nobody knows without
-    looking whether the target is what the older rows make of it.
+    One transaction must have written the row of the target and the ledger row of the newest legacy row, and
+    nobody since, e.g. whoever cancelled what legacy workers had begun. Otherwise nobody knows without looking
+    whether the target is what the older rows make of it.
     """
     newest = f"l.disposition = 'migrated' AND l.rule_version = {staging.transform.table.rule_version}"
     session.run(f"""

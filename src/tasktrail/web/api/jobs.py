@@ -7,6 +7,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
+from tasktrail import interventions
 from tasktrail.access import audit
 from tasktrail.celery import Enqueued
 from tasktrail.errors import InvalidField
@@ -16,7 +17,7 @@ from tasktrail.monitoring import queries
 from tasktrail.prerequisites import TrackingRef
 from tasktrail.registry import Domain
 from tasktrail.tracker import Added
-from tasktrail.web import documents, values, writes
+from tasktrail.web import documents, values
 from tasktrail.web.choosing import LARGEST_ID, Chosen
 from tasktrail.web.holders import Operator, TheTrail
 
@@ -63,7 +64,7 @@ def create_job(
     if new.max_attempts is not None:
         fields["max_attempts"] = new.max_attempts
     trail.publisher.require_broker()
-    with writes.writing(trail) as session:
+    with interventions.writing(trail) as session:
         added = task.enqueue(
             session,
             on_duplicate=new.on_duplicate,
@@ -99,7 +100,7 @@ def show_job(trail: TheTrail, domain: str, tracking_id: Id) -> documents.JobDeta
 @router.post("/domains/{domain}/jobs/{tracking_id}/retry")
 def retry_job(trail: TheTrail, holder: Operator, domain: str, tracking_id: Id) -> documents.StateDocument:
     """Start a FAILED or CANCELLED row again."""
-    return _state(writes.retry(trail, holder, domain, tracking_id))
+    return _state(interventions.retry(trail, holder.name, domain, tracking_id))
 
 
 @router.post("/domains/{domain}/jobs/{tracking_id}/cancel", status_code=204)
@@ -107,7 +108,7 @@ def cancel_job(
     trail: TheTrail, holder: Operator, domain: str, tracking_id: Id, why: documents.Cancellation
 ) -> None:
     """Cancel a PENDING row at once, a PROCESSING one at its worker's next heartbeat."""
-    writes.cancel(trail, holder, domain, tracking_id, why.reason)
+    interventions.cancel(trail, holder.name, domain, tracking_id, why.reason)
 
 
 @router.get("/audit")

@@ -7,10 +7,10 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Form, Path, Request
 from fastapi.responses import RedirectResponse, Response
 
+from tasktrail import interventions
 from tasktrail.masking import mask_fields
 from tasktrail.monitoring import queries
 from tasktrail.states import ACTIVE, REVIVABLE
-from tasktrail.web import writes
 from tasktrail.web.bulk import REASON
 from tasktrail.web.choosing import LARGEST_ID, known_parameters
 from tasktrail.web.frame import page, read
@@ -77,12 +77,12 @@ def cancel(
     reason: Annotated[str, Form(min_length=1, max_length=500)] = REASON,
 ) -> Response:
     """Cancel a job."""
-    writes.cancel(trail, holder, domain, tracking_id, reason)
+    interventions.cancel(trail, holder.name, domain, tracking_id, reason)
     return RedirectResponse(request.url_for("job", domain=domain, tracking_id=tracking_id).path, 303)
 
 
 @router.post("/retry", name="retry")
 def retry(request: Request, trail: TheTrail, holder: Operator, domain: str, tracking_id: Id) -> Response:
     """Start a job again."""
-    writes.retry(trail, holder, domain, tracking_id)
+    interventions.retry(trail, holder.name, domain, tracking_id)
     return RedirectResponse(request.url_for("job", domain=domain, tracking_id=tracking_id).path, 303)

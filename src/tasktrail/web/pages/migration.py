@@ -7,10 +7,11 @@ from typing import Annotated, Final, cast
 from fastapi import APIRouter, Depends, Form, HTTPException, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
+from tasktrail import interventions
 from tasktrail.errors import ConfigurationError
 from tasktrail.migration.plan import DISPOSITIONS, MigrationPlan
 from tasktrail.migration.state import Phase
-from tasktrail.web import migrations, writes
+from tasktrail.web import migrations
 from tasktrail.web.choosing import known_parameters
 from tasktrail.web.frame import page
 from tasktrail.web.holders import Operator, TheTrail, Viewer
@@ -79,5 +80,7 @@ def redrive(
     except ConfigurationError as error:
         raise HTTPException(404, str(error)) from None
     done = migrations.redrive(trail, plan, name, reason)
-    writes.noted(trail, holder, "redrive", count=done["driven"], table=table, reason=reason, **done)
+    interventions.noted(
+        trail, holder.name, "redrive", count=done["driven"], table=table, reason=reason, **done
+    )
     return RedirectResponse(request.url_for("migration").path, 303)

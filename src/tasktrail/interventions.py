@@ -1,4 +1,4 @@
-"""What operators do with one job, each with its line in the audit."""
+"""What operators do with jobs, each with its line in the audit."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session
 
 from tasktrail.access import audit
 from tasktrail.celery import Enqueued, Trail
-from tasktrail.web.holders import Holder
 
 
 @contextmanager
@@ -20,8 +19,14 @@ def writing(trail: Trail) -> Iterator[Session]:
         yield session
 
 
-def retry(trail: Trail, holder: Holder, domain: str, tracking_id: int) -> Enqueued:
+def retry(trail: Trail, who: str, domain: str, tracking_id: int) -> Enqueued:
     """Start a FAILED or CANCELLED row again.
+
+    Args:
+        trail: what the application is about.
+        who: the name of the token, or user@host.
+        domain: the domain, which must have a task.
+        tracking_id: the row.
 
     Raises:
         UnknownDomain: there is no such domain, or it has no task.
@@ -33,12 +38,19 @@ def retry(trail: Trail, holder: Holder, domain: str, tracking_id: int) -> Enqueu
     trail.publisher.require_broker()
     with writing(trail) as session:
         started = task.retry(tracking_id, session=session)
-        audit.note(session, trail.schema, holder.name, "retry", domain=domain, tracking_id=tracking_id)
+        audit.note(session, trail.schema, who, "retry", domain=domain, tracking_id=tracking_id)
     return started
 
 
-def cancel(trail: Trail, holder: Holder, domain: str, tracking_id: int, reason: str) -> None:
+def cancel(trail: Trail, who: str, domain: str, tracking_id: int, reason: str) -> None:
     """Cancel a PENDING row at once, a PROCESSING one at its worker's next heartbeat.
+
+    Args:
+        trail: what the application is about.
+        who: the name of the token, or user@host.
+        domain: the domain, which must have a task.
+        tracking_id: the row.
+        reason: why; kept in the row.
 
     Raises:
         UnknownDomain: there is no such domain, or it has no task.
@@ -51,7 +63,7 @@ def cancel(trail: Trail, holder: Holder, domain: str, tracking_id: int, reason: 
         audit.note(
             session,
             trail.schema,
-            holder.name,
+            who,
             "cancel",
             domain=domain,
             tracking_id=tracking_id,
@@ -59,7 +71,15 @@ def cancel(trail: Trail, holder: Holder, domain: str, tracking_id: int, reason: 
         )
 
 
-def noted(trail: Trail, holder: Holder, what: str, *, count: int, **details: Any) -> None:
-    """Note in the audit what was done on a connection of its own."""
+def noted(trail: Trail, who: str, what: str, *, count: int, **details: Any) -> None:
+    """Note in the audit what is done on other connections.
+
+    Args:
+        trail: what the application is about.
+        who: the name of the token, or user@host.
+        what: what was done, a word or two.
+        count: how many rows are meant.
+        **details: what else the line says, as :func:`tasktrail.access.audit.note` takes it.
+    """
     with writing(trail) as session:
-        audit.note(session, trail.schema, holder.name, what, count=count, **details)
+        audit.note(session, trail.schema, who, what, count=count, **details)
