@@ -210,7 +210,7 @@ def test_many_rows_have_a_line_before_and_one_after_with_filter_and_number(
 
     run_here(app, command, "job", "--status", status, "--before", "2100-01-01", "--yes")
 
-    meant = {"status": [status], "created_before": "2100-01-01T00:00:00+00:00"}
+    meant = {"status": [status], "created_before": ["2100-01-01T00:00:00+00:00"]}
     assert audited(engine) == [
         (whoever(), f"{command} many", "job", None, meant, 3),
         (whoever(), f"{command} many: completed", "job", None, meant, 3),

@@ -119,13 +119,13 @@ def _audited(
     trail: Trail, what: str, task: TrackedTask[Any], chosen: Filter, count: int, do: Callable[[], int]
 ) -> int:
     """Write to many rows between two lines of the audit; without the second one it has not ended well."""
-    given = {
+    given = {  # as in a query string of the API, so that all lines read alike
         "status": sorted(chosen.states),
-        "error": chosen.error,
-        "created_from": chosen.created_from and chosen.created_from.isoformat(),
-        "created_before": chosen.created_before and chosen.created_before.isoformat(),
+        "error": [chosen.error] if chosen.error else [],
+        "created_from": [chosen.created_from.isoformat()] if chosen.created_from else [],
+        "created_before": [chosen.created_before.isoformat()] if chosen.created_before else [],
     }
-    about = {"domain": task.domain.name, "chosen": {name: value for name, value in given.items() if value}}
+    about = {"domain": task.domain.name, "chosen": {name: texts for name, texts in given.items() if texts}}
     interventions.noted(trail, whoever(), f"{what} many", count=count, **about)
     done = do()
     interventions.noted(trail, whoever(), f"{what} many: completed", count=done, **about)
