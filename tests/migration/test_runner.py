@@ -211,6 +211,10 @@ WRONG = [
         "public.old_orders.made is timestamp with time zone, the plan was written for timestamp without",
     ),
     ("ALTER TABLE old_orders DROP CONSTRAINT old_orders_pkey", "public.old_orders has no unique index on id"),
+    (
+        "ALTER TABLE old_orders DROP CONSTRAINT old_orders_pkey, ADD UNIQUE (id), ALTER id DROP NOT NULL",
+        "public.old_orders.id is part of the key and may be NULL",
+    ),
     ("DROP TABLE tracking.job_tracking", "the table tracking.job_tracking is missing; apply the pending"),
     (
         "ALTER TABLE tracking.order_tracking DROP COLUMN tags",

@@ -19,6 +19,7 @@ from tasktrail.migration.ddl import ensure_unique_index, with_short_locks
 from tasktrail.migration.runner import Runner
 from tasktrail.migration.session import Session
 from tasktrail.migration.throttle import Throttle
+from tasktrail.migration.triggers import Noted
 from tasktrail.migration.workspace import Workspace
 from tests.migration.legacy import run_sql
 from tests.migration.test_backfill import ORDERS_NOW, final, reasons, verdicts
@@ -284,6 +285,25 @@ def test_a_writer_needs_no_rights_on_our_tables(copied: Workspace, db: Session, 
         run_sql(engine, "DROP OWNED BY old_writer; DROP ROLE old_writer")
 
     assert sync.lag(db, copied).entries == 1
+
+
+def test_keys_are_noted_alike_whatever_the_settings_of_the_writer(db: Session, engine: Engine) -> None:
+    run_sql(engine, "CREATE TABLE old_hours (hour timestamptz PRIMARY KEY, width interval, share float8)")
+    noted = Noted("legacy", "old_hours", "old_hours", "public.old_hours", ("hour",), "tracking")
+    noted.install(db)
+    run_sql(
+        engine,
+        "SET timezone = 'Asia/Tokyo'; SET datestyle = 'SQL, DMY'; SET intervalstyle = 'iso_8601'; "
+        "SET extra_float_digits = -5; "
+        "INSERT INTO old_hours VALUES ('2024-02-01 09:00+00', '1 day', 1.0 / 3); DELETE FROM old_hours",
+    )
+
+    changes = "SELECT source_key, old_row FROM tracking.tasktrail_changes ORDER BY id"
+    old_row = '{"hour":"2024-02-01T09:00:00+00:00","width":"1 day","share":0.3333333333333333}'
+    assert [tuple(row.values()) for row in db.rows(changes)] == [
+        ("2024-02-01 09:00:00+00", None),
+        ("2024-02-01 09:00:00+00", old_row),
+    ]
 
 
 def test_the_lag_is_a_number_and_an_age(copied: Workspace, db: Session, engine: Engine) -> None:

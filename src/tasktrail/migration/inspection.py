@@ -140,6 +140,12 @@ def _source_problems(session: Session, table: TableMigration, source: Mapping[st
         elif source[name]["type"] not in types:
             wanted = " or ".join(types)
             yield f"{table.source}.{name} is {source[name]['type']}, the plan was written for {wanted}"
+    for name in table.key:
+        if name in source and not source[name]["is_required"]:
+            yield (
+                f"{table.source}.{name} is part of the key and may be NULL; a row without a key cannot be "
+                "told from another; give such rows one, then make the column NOT NULL"
+            )
     indexes = session.rows(INDEXES, table=qualified(table.source))
     if not any(_is_unique_on(index, table.key) for index in indexes):
         yield (

@@ -19,11 +19,17 @@ from tasktrail.errors import MigrationBusy
 
 Row: TypeAlias = dict[str, Any]
 
-SETTINGS: Final = {
-    "datestyle": "ISO, YMD",  # what a text of a row looks like is hashed
+AS_TEXT: Final = {
+    "timezone": "UTC",
+    "datestyle": "ISO, YMD",
     "intervalstyle": "postgres",
     "bytea_output": "hex",
     "extra_float_digits": "1",
+}
+"""What decides how a value is written as text: keys are such texts, and those of rows are hashed."""
+
+SETTINGS: Final = {
+    **AS_TEXT,
     "jit": "off",  # compiling a transform takes longer than running it on a chunk
     # The rows of a chunk are looked up by their keys, most of them were written or read a moment ago. As if
     # each came from a disk that turns, whole tables would be read instead.

@@ -12,7 +12,7 @@ from typing import Final, Literal, TypeAlias
 from tasktrail.migration.ddl import with_short_locks
 from tasktrail.migration.expressions import literal
 from tasktrail.migration.names import in_schema, key_text, listed, quoted
-from tasktrail.migration.session import Session
+from tasktrail.migration.session import AS_TEXT, Session
 
 Side: TypeAlias = Literal["legacy", "new"]
 
@@ -140,9 +140,9 @@ class Noted:
     def _definition(self, changes: str, table: str) -> str:
         """Return the trigger function.
 
-        It runs with its owner's rights, since old writers have none on our tables, and turns any error of its
-        own into a warning: a change that was not noted is found by the comparison, a writer that failed is
-        not made good again.
+        It runs with its owner's rights, since old writers have none on our tables, writes keys as the ledger
+        does, whatever the writer's settings are, and turns any error of its own into a warning: a change that
+        was not noted is found by the comparison, a writer that failed is not made good again.
         """
         head = f"INSERT INTO {changes} (side, table_name, source_key, operation"
         who = f"{literal(self.side)}, {literal(self.name)}"
@@ -168,9 +168,10 @@ class Noted:
                 RETURN NULL;
             END
         """
+        settings = " ".join(f"SET {name} = {literal(value)}" for name, value in AS_TEXT.items())
         return (
-            f"CREATE OR REPLACE FUNCTION {self.function}() RETURNS trigger LANGUAGE plpgsql "
-            f"SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $tasktrail${body}$tasktrail$"
+            f"CREATE OR REPLACE FUNCTION {self.function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER "
+            f"SET search_path = pg_catalog, pg_temp {settings} AS $tasktrail${body}$tasktrail$"
         )
 
 
