@@ -217,6 +217,21 @@ def test_many_rows_have_a_line_before_and_one_after_with_filter_and_number(
     ]
 
 
+def test_neither_a_reason_is_missing_in_the_audit_nor_is_a_secret_in_it(engine: Engine) -> None:
+    job = add_job(engine)
+    with engine.begin() as db:
+        update = text("UPDATE tracking.job_tracking SET error_message = 'password=hunter2' WHERE id = :id")
+        db.execute(update, {"id": job})
+
+    run_here(app, "cancel", "job", "--error", "password=hunter2", "--yes", "--reason", "it leaks")
+
+    with engine.connect() as db:
+        query = text("SELECT filter, details FROM tracking.tasktrail_audit ORDER BY id LIMIT 1")
+        line = db.execute(query).one()
+    assert line.details == {"reason": "it leaks"}
+    assert line.filter == {"error": ["password=[masked]"]}
+
+
 @pytest.mark.parametrize("arguments", [["4711"], ["--error", "no such error"]])
 @pytest.mark.parametrize("command", ["retry", "cancel"])
 def test_what_was_not_done_is_not_in_the_audit(engine: Engine, command: str, arguments: list[str]) -> None:

@@ -510,7 +510,8 @@ def test_while_it_is_copied_a_table_is_followed_as_far_as_the_copy_has_come(
     run_sql(engine, "DELETE FROM old_orders WHERE id IN (1, 10)")
 
     assert sync.apply_changes(db, syncing, [reconciler]) == 5
-    assert ledger(db) == {"1": 0, "2": 1, "3": 1, "4": 0, "10": 0, "15": 0}
+    # The third is noted anew, since its log lost the first.
+    assert ledger(db) == {"1": 0, "2": 1, "3": 0, "4": 0, "10": 0, "15": 0}
     assert order(db, "2024-03-02")["status"] == "COMPLETED"  # type: ignore[index]
     assert account.take(db, syncing, syncing.stagings(db)).is_balanced
 

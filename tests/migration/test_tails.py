@@ -106,6 +106,33 @@ def test_older_rows_are_left_alone(
     assert_as_if_taken_whole(copied, db, monkeypatch)
 
 
+@pytest.mark.parametrize("number", [101, 103])
+def test_a_tail_that_was_broken_is_whole_again(
+    copied: Workspace, db: Session, engine: Engine, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    run_sql(engine, change(number, "touched = '2024-05-01 10:01:30', note = 'late'"))
+    apply(copied, db)
+    run_sql(engine, add("11:00"))
+
+    assert apply(copied, db) == 1
+    assert_as_if_taken_whole(copied, db, monkeypatch)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5000])
+def test_a_unit_that_came_in_parts_has_a_tail(
+    syncing: Workspace, db: Session, engine: Engine, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    """Also where its newest row came first, as in chunks of a copy."""
+    Backfill(syncing).run(db)
+    run_sql(engine, UNIT.replace("least(n, 2)", "(10 - n)"))
+    monkeypatch.setattr(sync, "BATCH", batch)
+    apply(syncing, db)
+    run_sql(engine, add("11:00"))
+
+    assert apply(syncing, db) == 1
+    assert_as_if_taken_whole(syncing, db, monkeypatch)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -202,13 +229,15 @@ def test_a_unit_that_the_new_side_worked_on_is_taken_whole(
     assert {reasons(db)[key] for key in ("101", "102", "103")} == {"consolidated paired"}
 
 
+@pytest.mark.parametrize("worker", ["'new'", "NULL"])
 def test_a_unit_that_was_written_back_is_taken_whole(
-    copied: Workspace, db: Session, engine: Engine, monkeypatch: pytest.MonkeyPatch
+    copied: Workspace, db: Session, engine: Engine, monkeypatch: pytest.MonkeyPatch, worker: str
 ) -> None:
+    """As by a rollback that writes a row back and takes it out of the workers' hands, in one transaction."""
     run_sql(
         engine,
         "UPDATE tracking.tasktrail_ledger SET reason = 'written_back' WHERE source_key = '103';"
-        "UPDATE tracking.order_tracking SET worker = 'new', attempt_log = '[]' WHERE day = '2024-05-01'",
+        f"UPDATE tracking.order_tracking SET worker = {worker}, attempt_log = '[]' WHERE day = '2024-05-01'",
     )
     run_sql(engine, change(103, "touched = '2024-05-01 11:00'"))
 

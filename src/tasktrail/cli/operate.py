@@ -13,6 +13,7 @@ from tasktrail.celery import TrackedTask, Trail
 from tasktrail.cli.application import trail_of
 from tasktrail.errors import ConfigurationError
 from tasktrail.filters import Filter
+from tasktrail.masking import mask_text
 from tasktrail.migration.state import whoever
 from tasktrail.states import ACTIVE, REVIVABLE, Status
 
@@ -76,7 +77,15 @@ def cancel(
             interventions.cancel(trail, whoever(), domain, tracking_id, reason)
             typer.echo(f"{domain} {tracking_id}: CANCELLED")
         if not ids and (count := _confirmed(task, chosen, ACTIVE, sure=yes)):
-            done = _audited(trail, "cancel", task, chosen, count, lambda: task.cancel_where(chosen, reason))
+            done = _audited(
+                trail,
+                "cancel",
+                task,
+                chosen,
+                count,
+                lambda: task.cancel_where(chosen, reason),
+                reason=reason,
+            )
             typer.echo(f"{done} rows cancelled")
     finally:
         trail.dispose()
@@ -116,17 +125,23 @@ def _confirmed(task: TrackedTask[Any], chosen: Filter, states: frozenset[Status]
 
 
 def _audited(
-    trail: Trail, what: str, task: TrackedTask[Any], chosen: Filter, count: int, do: Callable[[], int]
+    trail: Trail,
+    what: str,
+    task: TrackedTask[Any],
+    chosen: Filter,
+    count: int,
+    do: Callable[[], int],
+    **details: str,
 ) -> int:
     """Write to many rows between two lines of the audit; without the second one it has not ended well."""
     given = {  # as in a query string of the API, so that all lines read alike
         "status": sorted(chosen.states),
-        "error": [chosen.error] if chosen.error else [],
+        "error": [mask_text(chosen.error)] if chosen.error else [],
         "created_from": [chosen.created_from.isoformat()] if chosen.created_from else [],
         "created_before": [chosen.created_before.isoformat()] if chosen.created_before else [],
     }
     about = {"domain": task.domain.name, "chosen": {name: texts for name, texts in given.items() if texts}}
-    interventions.noted(trail, whoever(), f"{what} many", count=count, **about)
+    interventions.noted(trail, whoever(), f"{what} many", count=count, **about, **details)
     done = do()
     interventions.noted(trail, whoever(), f"{what} many: completed", count=done, **about)
     return done

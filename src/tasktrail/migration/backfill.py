@@ -57,7 +57,7 @@ class Backfill:
         self._tables = workspace.own("tasktrail_migration_tables")
 
     def run(self, session: Session) -> None:
-        """Copy until everything is copied, and look for rows that were missed.
+        """Copy until everything is copied, then look for rows that were missed.
 
         Args:
             session: a connection of its own.
@@ -77,6 +77,7 @@ class Backfill:
                 if not self._only or reconciler.staging.transform.table.name in self._only
             ]
             self._copy_all(session, reconcilers)
+            self.catch_up(session, reconcilers)
             state = self._journal.require(session, "copy rows", *MIRRORING)
             if state.phase is Phase.SYNCING and self._is_complete(session):
                 with session.transaction():
@@ -110,30 +111,24 @@ class Backfill:
             for reconciler in reconcilers
         ]
         if self._connections == 1 or len(copiers) == 1:
-            for copier in copiers:
-                self._copy(session, copier)
+            with session.not_waiting_for_disk():
+                for copier in copiers:
+                    copier.run(session)
             return
         copiers.sort(key=lambda copier: copier.total(session), reverse=True)
         stop = threading.Event()
         with ThreadPoolExecutor(self._connections) as pool:
             try:
-                for copied in as_completed(
-                    [pool.submit(self._copy_beside, copier, stop) for copier in copiers]
-                ):
+                for copied in as_completed([pool.submit(self._copy, copier, stop) for copier in copiers]):
                     copied.result()
             finally:
                 stop.set()
 
-    def _copy_beside(self, copier: Copier, stop: threading.Event) -> None:
+    def _copy(self, copier: Copier, stop: threading.Event) -> None:
         """Copy a table on a connection of its own."""
-        with self._workspace.session(f"migrate backfill {copier.table.name}") as session:
-            self._copy(session, copier, stop)
-
-    def _copy(self, session: Session, copier: Copier, stop: threading.Event | None = None) -> None:
-        with session.not_waiting_for_disk():
+        name = f"migrate backfill {copier.table.name}"
+        with self._workspace.session(name) as session, session.not_waiting_for_disk():
             copier.run(session, stop)
-        if not (stop and stop.is_set()):
-            self._take_missed(session, copier.reconciler)
 
     def _report_alone(self, progress: Progress) -> None:
         with self._reporting:

@@ -64,10 +64,6 @@ Report: TypeAlias = Callable[[Progress], None]
 class Copier:
     """Copies one table, going on where the last run ended; the cursor is committed with its chunk.
 
-    Attributes:
-        table: the table, as the plan has it.
-        reconciler: of the table.
-
     Args:
         workspace: the plan and the database.
         reconciler: of the table.
@@ -87,7 +83,7 @@ class Copier:
     ) -> None:
         self.table = reconciler.staging.transform.table
         self._workspace = workspace
-        self.reconciler = reconciler
+        self._reconciler = reconciler
         self._chunk_size = chunk_size
         self._throttle = throttle
         self._report = report
@@ -119,22 +115,22 @@ class Copier:
             done = position["rows_done"] + count
             self._report(Progress(self.table.name, done, max(total, done), time.monotonic() - began, copied))
             if self._chunk_size is None:
-                size = next_size(size, worked, self.table.chunk_size, revisited=self.reconciler.revisited)
+                size = next_size(size, worked, self.table.chunk_size, revisited=self._reconciler.revisited)
             # One batch: on a table that is written to all the time, emptying the queue could take for ever.
-            apply_changes(session, self._workspace, [self.reconciler], batches=1)
+            apply_changes(session, self._workspace, [self._reconciler], batches=1)
             if position["chunk"] in ANALYZED_AFTER:
                 self._analyze(session)
             self._throttle.rest(session, worked)
 
     def _copy_chunk(self, session: Session, position: dict[str, Any], size: int) -> tuple[int, float]:
         """Copy the next chunk; return how many rows it had, and how long it took once it had its lock."""
-        staging = self.reconciler.staging
+        staging = self._reconciler.staging
         transform = staging.transform
         key = self.table.key
         descending = ", ".join(f"_k{number} DESC" for number in range(len(key)))
         last = f"SELECT _source_key FROM {staging.keys} WHERE _round = 0 ORDER BY {descending} LIMIT 1"
 
-        failed_before = len(self.reconciler.budget.failed)
+        failed_before = len(self._reconciler.budget.failed)
         began = time.monotonic()
 
         def fill(db: Session) -> int:
@@ -158,7 +154,7 @@ class Copier:
                 "WHERE migration = %(migration)s AND table_name = %(table)s AND chunk = %(chunk)s",
                 cursor=cursor,
                 rows=count,
-                errors=len(self.reconciler.budget.failed) - failed_before,
+                errors=len(self._reconciler.budget.failed) - failed_before,
                 is_last=count < size,
                 migration=self._workspace.plan.name,
                 table=self.table.name,
@@ -167,7 +163,7 @@ class Copier:
             if not is_ours:
                 raise MigrationBusy(self._workspace.plan.name, f"copy {self.table.name}", OTHERS)
 
-        count = self.reconciler.run(session, fill, chunk=position["chunk"] + 1, finish=finish)
+        count = self._reconciler.run(session, fill, chunk=position["chunk"] + 1, finish=finish)
         return count, time.monotonic() - began
 
     def _analyze(self, session: Session) -> None:

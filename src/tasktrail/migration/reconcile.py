@@ -225,13 +225,14 @@ class Reconciler:
     # The ledger
 
     def _note(self, route: Route, chunk: int) -> str:
-        rows, target_id = "ranked r", "r.id"
+        rows, target_id, is_written = "ranked r", "r.id", "FALSE"
         if not route.keeps_ids:
             # A FULL JOIN is never done in nested loops, whatever the planner believes of the sizes. A row
             # of the target that is as it should be already is not in "written".
             rows = f"ranked r FULL JOIN written w ON {matching('r', 'w', route.key)}"
             there = f"SELECT t.id FROM {qualified(route.target)} t WHERE {matching('t', 'r', route.key)}"
             target_id = f"coalesce(w.id, r._taken, ({there}))"
+            is_written = "_place = 1 AND w.id IS NOT NULL"
         return self._say(
             f"""
             SELECT _source_key, _hash,
@@ -239,10 +240,10 @@ class Reconciler:
                 'migrated' ELSE 'consolidated' END, {literal(route.name)}, _target_key, {target_id},
                 CASE WHEN _is_pair THEN 'paired' WHEN _taken IS NOT NULL THEN 'id_taken' WHEN _place > 1 THEN
                 'newer_row' END,
-                _inferred
+                _inferred, {is_written}
             FROM {rows}
             UNION ALL
-            SELECT _source_key, _hash, _disposition, {literal(route.name)}, NULL, NULL, _reason, NULL
+            SELECT _source_key, _hash, _disposition, {literal(route.name)}, NULL, NULL, _reason, NULL, FALSE
             FROM {self.staging.stage(route)} WHERE NOT _is_fine
             """,
             chunk,
@@ -254,7 +255,7 @@ class Reconciler:
         said = self._say(
             f"""
             SELECT _source_key, _hash, _disposition, NULL::text, NULL::text, NULL::bigint, _reason,
-                NULL::text[]
+                NULL::text[], FALSE
             FROM (
                 {rows}
                 UNION ALL
@@ -270,10 +271,12 @@ class Reconciler:
         """Write to the ledger what it does not say yet.
 
         Most rows of a batch are there since they share a unit of work with one that changed. Of them the
-        ledger says it already; an upsert would lock each.
+        ledger says it already; an upsert would lock each. But who wrote to the target writes to the ledger,
+        too: tails know by it that nobody else has.
 
         Args:
-            rows: a SELECT of key, hash, disposition, route, target key, target id, reason, inferred columns.
+            rows: a SELECT of key, hash, disposition, route, target key, target id, reason, inferred columns,
+                and whether the row of the target was written for this one.
             chunk: the number noted.
         """
         columns = ("source_hash", "disposition", "route", "target_key", "target_id", "reason", "inferred",
@@ -282,9 +285,10 @@ class Reconciler:
         before = ", ".join(f"n._{name}" for name in columns)
         return f"""
             INSERT INTO {self._ledger} AS l (table_name, source_key, {listed(columns)}, chunk)
-            SELECT {literal(self._table.name)}, said.*, {self._table.rule_version}, {chunk}
-            FROM ({rows}) AS said (source_key, {listed(columns[:-1])})
-            WHERE NOT EXISTS (
+            SELECT {literal(self._table.name)}, source_key, {listed(columns[:-1])},
+                {self._table.rule_version}, {chunk}
+            FROM ({rows}) AS said (source_key, {listed(columns[:-1])}, is_written)
+            WHERE is_written OR NOT EXISTS (
                 SELECT FROM {self.staging.known} n WHERE n._source_key = said.source_key AND n._is_live
                     AND ({before}) IS NOT DISTINCT FROM ({listed(columns[:-1], "said")},
                         {self._table.rule_version})

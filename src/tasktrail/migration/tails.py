@@ -38,7 +38,10 @@ def _begin(session: Session, staging: Staging, route: Route) -> None:
     nobody since, e.g. whoever cancelled what legacy workers had begun. Otherwise nobody knows without looking
     whether the target is what the older rows make of it.
     """
-    newest = f"l.disposition = 'migrated' AND l.rule_version = {staging.transform.table.rule_version}"
+    newest = (
+        "l.disposition = 'migrated' AND l.reason IS NULL "
+        f"AND l.rule_version = {staging.transform.table.rule_version}"
+    )
     session.run(f"""
         INSERT INTO {staging.tail(route)} (_target_key, _source_key, _target_id, _updated_at, _older)
         SELECT unit._target_key, there.newest, t.id, t.updated_at, there.older
