@@ -288,10 +288,10 @@ class Reconciler:
             SELECT {literal(self._table.name)}, source_key, {listed(columns[:-1])},
                 {self._table.rule_version}, {chunk}
             FROM ({rows}) AS said (source_key, {listed(columns[:-1])}, is_written)
-            WHERE is_written OR NOT EXISTS (
+            WHERE NOT EXISTS (  -- "is_written OR" before it would have it looked up row by row
                 SELECT FROM {self.staging.known} n WHERE n._source_key = said.source_key AND n._is_live
-                    AND ({before}) IS NOT DISTINCT FROM ({listed(columns[:-1], "said")},
-                        {self._table.rule_version})
+                    AND NOT said.is_written AND ({before}) IS NOT DISTINCT FROM (
+                        {listed(columns[:-1], "said")}, {self._table.rule_version})
             )
             ON CONFLICT (table_name, source_key) DO UPDATE SET {changes}
             RETURNING l.source_key, l.source_hash, l.disposition, l.route, l.inferred
