@@ -307,6 +307,15 @@ def test_a_unit_that_older_rules_decided_is_taken_whole(
     assert db.value(versions) == 3
 
 
+def test_what_the_ledger_says_already_is_found_by_one_join(copied: Workspace, db: Session) -> None:
+    """Looked up row by row, a chunk of seconds takes minutes."""
+    reconciler = copied.reconcilers(db)[0]
+    reconciler.staging.create(db)
+    statement = reconciler._write(reconciler.staging.shared[0], 1, forget=True)
+
+    assert any("Anti Join" in row["QUERY PLAN"] for row in db.rows(f"EXPLAIN {statement}"))
+
+
 WRITES = (
     lambda dice: add(f"{dice.randrange(10, 20)}:{dice.randrange(60):02}", day=DAYS[dice.randrange(3)]),
     lambda _: add("now").replace("'2024-05-01 now'", "clock_timestamp()"),

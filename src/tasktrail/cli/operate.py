@@ -49,7 +49,7 @@ def retry(
             started = interventions.retry(trail, whoever(), domain, tracking_id)
             typer.echo(f"{domain} {started.id}: {started.status}")
         if not ids and (count := _confirmed(task, chosen, REVIVABLE, sure=yes)):
-            trail.publisher.require_broker()
+            trail.publisher.require_broker()  # before the first line of the audit says that it begins
             done = _audited(trail, "retry", task, chosen, count, lambda: task.retry_where(chosen))
             typer.echo(f"{done} rows started again")
     finally:
