@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Connection, func, select, text
+from sqlalchemy import Connection, text
 
 from bench.monitoring_rows import DOMAINS
-from tasktrail.fingerprints import fingerprint_sql
+from tasktrail.fingerprints import group_text
 from tasktrail.guards import table_of
 from tasktrail.monitoring.queries import Window
 from tasktrail.registry import Domain
@@ -36,12 +36,12 @@ def overview(db: Connection, window: Window) -> None:
 
 def failures(db: Connection, window: Window) -> None:
     for domain in DOMAINS:
-        table = table_of(domain.model)
-        message = fingerprint_sql(table.c.error_message).label("message")
-        failed = (
-            select(message).where(table.c.status == "FAILED", table.c.completed_at >= window.start).subquery()
+        name, group = table_of(domain.model).fullname, group_text("error_message").replace(":", r"\:")
+        query = (
+            f"SELECT {group}, count(*) FROM {name} "
+            "WHERE status = 'FAILED' AND completed_at >= :start GROUP BY 1"
         )
-        db.execute(select(failed.c.message, func.count()).group_by(failed.c.message)).all()
+        db.execute(text(query), {"start": window.start}).all()
 
 
 def listed(db: Connection, domain: Domain, where: str, offset: int = 0) -> None:

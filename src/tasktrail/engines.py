@@ -132,7 +132,10 @@ class Engines:
         with made.lock:
             if made.asynchronous is None:
                 made.asynchronous = create_async_engine(
-                    self._url, connect_args=self._arguments("transactions"), max_overflow=UNLIMITED
+                    self._url,
+                    connect_args=self._arguments("transactions"),
+                    max_overflow=UNLIMITED,
+                    hide_parameters=True,
                 )
                 _replace_dropped(made.asynchronous.sync_engine)
             return made.asynchronous
@@ -249,7 +252,9 @@ class Engines:
     def _create(self, kind: Kind) -> Engine:
         arguments = self._arguments(kind)
         if kind in {"transactions", "maintenance"}:
-            return create_engine(self._url, connect_args=arguments, max_overflow=UNLIMITED)
+            return create_engine(
+                self._url, connect_args=arguments, max_overflow=UNLIMITED, hide_parameters=True
+            )
         # Nothing is open when such a connection goes back, so there is nothing to roll back.
         return create_engine(
             self._url,
@@ -257,6 +262,7 @@ class Engines:
             isolation_level="AUTOCOMMIT",
             pool_reset_on_return=None,
             max_overflow=UNLIMITED,
+            hide_parameters=True,
         )
 
     def _arguments(self, kind: Kind) -> dict[str, object]:

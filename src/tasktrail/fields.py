@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Final
+from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
@@ -27,7 +28,9 @@ from sqlalchemy import (
     Numeric,
     SmallInteger,
     String,
+    Uuid,
 )
+from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.types import JSON, TypeEngine
 
 from tasktrail.errors import InvalidField
@@ -116,6 +119,13 @@ def check_value(name: str, column: Column[Any], value: object) -> None:
     _check_type(name, column.type, value, column.info.get("pattern"))
 
 
+def refused_value(error: IntegrityError | DataError) -> InvalidField:
+    """Return what is wrong with a value that only the database could refuse, e.g. a foreign key."""
+    diagnosis = getattr(error.orig, "diag", None)
+    field = getattr(diagnosis, "column_name", None) or getattr(diagnosis, "constraint_name", None) or "row"
+    return InvalidField(field, None, getattr(diagnosis, "message_primary", None) or str(error.orig))
+
+
 def _check_type(name: str, kind: TypeEngine[Any], value: object, pattern: str | None) -> None:
     for types, check in _CHECKS:
         if isinstance(kind, types):
@@ -157,6 +167,15 @@ def _check_datetime(name: str, kind: Any, value: object, _: str | None) -> None:
 def _check_date(name: str, _: Any, value: object, __: str | None) -> None:
     if not isinstance(value, date) or isinstance(value, datetime):
         raise InvalidField(name, value, "must be a date")
+
+
+def _check_uuid(name: str, kind: Any, value: object, _: str | None) -> None:
+    if kind.as_uuid and not isinstance(value, UUID):
+        raise InvalidField(name, value, "must be a UUID")
+    try:
+        UUID(str(value))
+    except ValueError:
+        raise InvalidField(name, value, "is no UUID") from None
 
 
 def _check_number(name: str, kind: Any, value: object, _: str | None) -> None:
@@ -222,6 +241,7 @@ _CHECKS: Final[tuple[tuple[type[TypeEngine[Any]], Callable[[str, Any, object, st
     (Integer, _check_integer),
     (DateTime, _check_datetime),
     (Date, _check_date),
+    (Uuid, _check_uuid),
     (Float, _check_float),
     (Numeric, _check_number),
     (ARRAY, _check_array),

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from tasktrail.access import audit
 from tasktrail.celery import Enqueued, Trail
+from tasktrail.errors import clean_text
 
 
 @contextmanager
@@ -67,7 +68,7 @@ def cancel(trail: Trail, who: str, domain: str, tracking_id: int, reason: str) -
             "cancel",
             domain=domain,
             tracking_id=tracking_id,
-            reason=reason,
+            reason=clean_text(reason),
         )
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from tasktrail import tracker
 from tasktrail.errors import ConfigurationError, InvalidField, describe
+from tasktrail.fields import refused_value
 from tasktrail.models import BaseTaskTracking
 from tasktrail.retry import Retry, RetryPolicy
 from tasktrail.states import Status
@@ -157,7 +158,7 @@ class BaseTaskTrackingService(Generic[ModelT]):
             await self.db.commit()
         except IntegrityError as error:
             await self.db.rollback()
-            raise _integrity_error(error) from error
+            raise refused_value(error) from error
         except BaseException:
             await self.db.rollback()
             raise
@@ -232,9 +233,3 @@ def _status(name: Status | str) -> Status:
         return Status(str(name).upper())
     except ValueError:
         raise InvalidField("status", name, f"is none of {', '.join(Status)}") from None
-
-
-def _integrity_error(error: IntegrityError) -> InvalidField:
-    diagnosis = getattr(error.orig, "diag", None)
-    field = getattr(diagnosis, "column_name", None) or getattr(diagnosis, "constraint_name", None) or "row"
-    return InvalidField(field, None, getattr(diagnosis, "message_primary", None) or str(error.orig))

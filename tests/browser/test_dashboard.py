@@ -94,6 +94,25 @@ def test_selected_jobs_stay_selected_while_the_page_is_refreshed_and_only_they_a
     assert [place.shop.status(row) for row in rows] == [Status.PENDING, Status.CANCELLED, Status.PENDING]
 
 
+def test_buttons_say_how_many_are_selected_however_often_the_page_is_refreshed(
+    visit: Visiting, place: Place
+) -> None:
+    failed, *_ = fail(place, 1)
+    page = visit().log_in("otto")
+    page.goto(f"{place.url}/jobs/job?status=FAILED")
+    button = page.locator("button[value=retry-selected]")
+    words = button.text_content()
+    page.get_by_label(f"Select job {failed.id}").check()
+    for _ in range(3):  # what changes is in none of the rows that are shown
+        with page.expect_response(lambda answer: "status=FAILED" in answer.url):
+            place.shop.job.enqueue()
+
+    expect(button).to_have_text(f"{words} (1)")
+    page.get_by_label(f"Select job {failed.id}").uncheck()
+    expect(button).to_have_text(words or "")
+    expect(button).to_be_disabled()
+
+
 def test_a_viewer_is_offered_nothing_and_refused(visit: Visiting, place: Place) -> None:
     row, *_ = fail(place, 1)
     visitor = visit()

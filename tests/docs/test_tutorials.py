@@ -168,6 +168,8 @@ def follow(page: Path, work: list[Block], beginner: Beginner) -> None:
     """Do what the blocks of a page say, one after the other."""
     lines = page.read_text(encoding="utf-8").splitlines()
     for block in work:
+        if block.not_run is not None:
+            continue
         if block.language in SHELLS:
             beginner.follow(block)
         elif name := _saved_as(lines, block):

@@ -15,8 +15,8 @@ from kombu import Connection
 from sqlalchemy import Engine, text
 
 from tasktrail import Status
+from tasktrail.access.audit import whoever
 from tasktrail.cli.app import app
-from tasktrail.migration.state import whoever
 from tests.commands import Outcome, run_here
 from tests.rows import add_job, add_job_in, claim, columns
 

@@ -54,14 +54,6 @@ def test_a_rate_has_three_digits(value: float | None, expected: str) -> None:
     assert wording.rate(value) == expected
 
 
-def test_what_cannot_be_seen_is_made_visible() -> None:
-    assert wording.visible("a\x00\x1b[1m\u202eb\x85\tc\nd") == "a\\x00\\x1b[1m\\u202eb\\u0085\tc\nd"
-
-
-def test_a_long_text_is_cut_and_says_so() -> None:
-    assert wording.visible("x" * 100_005).endswith("… and 5 characters")
-
-
 @pytest.mark.parametrize(
     ("content", "expected"),
     [

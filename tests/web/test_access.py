@@ -14,7 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from tasktrail import Status
-from tasktrail.access import logins, tokens
+from tasktrail.access import logins, sessions, tokens
 from tests.desk import Desk
 from tests.support import SCHEMA
 from tests.web.conftest import Browser
@@ -159,8 +159,6 @@ def test_a_session_writes_with_its_form_token_only(browse: Browser, shop: Desk, 
     row = shop.job.enqueue()
     path = f"/api/domains/job/jobs/{row.id}/cancel"
     log_in(browse, operator)
-    from tasktrail.access import sessions
-
     shown = sessions.form_token(browse.client.cookies["tasktrail_session"])
     tries = [{}, {"X-CSRF-Token": "x"}, {"X-CSRF-Token": shown, "Sec-Fetch-Site": "cross-site"}]
     refused = [browse("POST", path, json={}, headers=headers).status_code for headers in tries]
@@ -173,7 +171,8 @@ def test_a_session_writes_with_its_form_token_only(browse: Browser, shop: Desk, 
 
 
 def test_a_login_form_of_another_site_is_refused(browse: Browser, viewer: str) -> None:
-    assert browse("POST", "/login", data={"token": viewer, "csrf_token": "x"}).status_code == 403
+    for shown in ("x", sessions.form_token("")):  # the second is what anybody can make who has no secret
+        assert browse("POST", "/login", data={"token": viewer, "csrf_token": shown}).status_code == 403
 
 
 def test_logging_out_ends_the_session(browse: Browser, viewer: str) -> None:
@@ -186,6 +185,15 @@ def test_logging_out_ends_the_session(browse: Browser, viewer: str) -> None:
 
     assert answer.status_code == 303
     assert browse("GET", "/api/domains").status_code == 401
+
+
+def test_who_is_let_in_without_a_session_has_none_to_end(
+    portal: BlockingPortal, serve: Callable[..., FastAPI], shop: Desk
+) -> None:
+    answer = Browser(portal, serve(is_open=True))("POST", "/logout")
+
+    assert answer.status_code == 403
+    assert audited(shop) == []
 
 
 def test_logins_are_limited_for_all_processes(

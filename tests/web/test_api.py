@@ -48,6 +48,55 @@ def test_an_order_is_created_once(browse: Browser, shop: Desk, operator: str) ->
     assert [answer.json()["outcome"] for answer in answers] == ["created", "existing"]
 
 
+def test_what_only_the_database_can_refuse_is_a_problem_of_the_request(
+    browse: Browser, shop: Desk, operator: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with shop.engine.begin() as db:
+        db.execute(
+            text("ALTER TABLE tracking.job_tracking ADD CONSTRAINT ck_short CHECK (payload <> 'xyzzy')")
+        )
+    answer = browse("POST", "/api/domains/job/jobs", operator, json={"fields": {"payload": "xyzzy"}})
+
+    assert (answer.status_code, answer.json()["field"]) == (422, "ck_short")
+    assert "xyzzy" not in caplog.text
+    assert count_jobs(shop) == 0
+
+
+def test_a_reason_with_a_character_that_cannot_be_stored_is_stored_without_it(
+    browse: Browser, shop: Desk, operator: str
+) -> None:
+    rows = [shop.job.enqueue() for _ in range(2)]
+    cancelled = browse(
+        "POST", f"/api/domains/job/jobs/{rows[0].id}/cancel", operator, json={"reason": "a\x00b"}
+    )
+    begun = browse(
+        "POST", "/api/domains/job/operations", operator, json={"action": "cancel", "reason": "a\x00b"}
+    )
+
+    assert (cancelled.status_code, begun.status_code) == (204, 202)
+    assert begun.json()["reason"] == "a\ufffdb"
+
+
+def test_a_secret_that_an_operator_wrote_is_masked_in_the_audit_and_in_the_operation(
+    browse: Browser, shop: Desk, operator: str
+) -> None:
+    row = shop.job.enqueue()
+    said = "again with password=hunter2"
+    browse("POST", f"/api/domains/job/jobs/{row.id}/cancel", operator, json={"reason": said})
+    begun = browse(
+        "POST",
+        "/api/domains/job/operations",
+        operator,
+        params={"error": "password=hunter2"},
+        json={"action": "cancel", "reason": said},
+    ).json()
+    seen = [browse("GET", path, operator).text for path in ("/api/audit", f"/api/operations/{begun['id']}")]
+
+    assert "password=[masked]" in begun["reason"]
+    assert begun["filter"] == {"error": ["password=[masked]"]}
+    assert "hunter2" not in "".join(seen)
+
+
 def test_a_refused_write_leaves_no_line_in_the_audit(browse: Browser, shop: Desk, operator: str) -> None:
     row = shop.job.enqueue()
     before = last_entry(shop)

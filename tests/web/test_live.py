@@ -8,6 +8,7 @@ import time
 
 import pytest
 from sqlalchemy import event
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
 from tasktrail.access import tokens
@@ -51,6 +52,26 @@ async def test_it_looks_no_more_when_nobody_follows(shop: Desk, monkeypatch: pyt
     await asyncio.wait_for(live._task, 5)
 
     assert live._followers == set()
+
+
+async def test_a_look_that_fails_is_said_and_followed_by_others(
+    shop: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(living, "INTERVAL", 0.01)
+    live = Live(shop.trail, Reads())
+    looks = iter([ProgrammingError("look", None, Exception("a lock was not had"))])
+
+    def look() -> dict[str, object]:
+        for error in looks:
+            raise error
+        return {"at": "now"}
+
+    monkeypatch.setattr(live, "look", look)
+    stream = live.follow()
+    heard = [await asyncio.wait_for(anext(stream), 5) for _ in range(3)]
+    await stream.aclose()
+
+    assert [said.partition("\n")[0] for said in heard] == ["retry: 3000", "event: trouble", "event: look"]
 
 
 async def test_a_page_hears_when_the_rows_of_a_domain_change(shop: Desk) -> None:

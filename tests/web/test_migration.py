@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from anyio.from_thread import BlockingPortal
@@ -14,10 +15,17 @@ from tasktrail.migration.workspace import Workspace
 from tests.desk import Desk
 from tests.migration.conftest import start_syncing
 from tests.migration.legacy import PLAN, create_legacy
-from tests.support import SCHEMA
+from tests.support import SCHEMA, JobTracking, OrderTracking
 from tests.web.conftest import Browser
 from tests.web.test_access import form_token, log_in
 from tests.web.test_pages import HTML, page
+
+DRIFT = """
+INSERT INTO tracking.tasktrail_drift
+    (migration, table_name, found_by, row_key, what, column_name, expected, found)
+VALUES ('shop', 'old_orders', 'twin', '1', 'different', 'currency', 'EUR', 'USD'),
+    ('shop', 'old_orders', 'twin', '1', 'different', 'status', 'FAILED', 'PENDING')
+"""
 
 
 @pytest.fixture
@@ -57,6 +65,33 @@ def test_a_quarantined_row_is_shown_as_it_was(migrating: Browser, viewer: str) -
     assert heap["reason"] in shown
     assert "quarantined" in shown
     assert missing.status_code == 404
+
+
+def test_what_is_declared_sensitive_is_shown_to_nobody(
+    migrating: Browser, viewer: str, shop: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with shop.engine.begin() as db:
+        db.execute(text(DRIFT))
+    heap = migrating("GET", "/api/migration", viewer).json()["quarantine"][0]
+    row = f"/migration/row?table={heap['table']}&key={heap['example']}"
+    openly = migrating("GET", "/api/migration/drift", viewer).json()["open"]
+    raw = page(migrating, row, viewer)
+    for model in (JobTracking, OrderTracking):
+        options = replace(model.__tracking__, sensitive=("payload", "currency"))
+        monkeypatch.setattr(model, "__tracking__", options)
+    hidden = migrating("GET", "/api/migration/drift", viewer).json()["open"]
+    shown = page(migrating, row, viewer)
+
+    assert {one["column"]: (one["expected"], one["found"]) for one in openly} == {
+        "currency": ("EUR", "USD"),
+        "status": ("FAILED", "PENDING"),
+    }
+    assert {one["column"]: (one["expected"], one["found"]) for one in hidden} == {
+        "currency": ("[masked]", "[masked]"),
+        "status": ("FAILED", "PENDING"),
+    }
+    assert "[masked]" in shown
+    assert "[masked]" not in raw
 
 
 def test_quarantined_rows_are_driven_again_by_an_operator_and_that_is_audited(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from uuid import uuid4
@@ -240,3 +241,33 @@ def test_the_pages_preview_begin_and_show_an_operation(browse: Browser, shop: De
     assert "Yes, retry 30 jobs" in asked
     assert shop.trail.registry.get("job") is not None
     assert states(shop) == {Status.PENDING.value: 30}
+
+
+def test_what_comes_after_the_count_that_was_confirmed_is_left_alone(
+    browse: Browser, shop: Desk, operator: str
+) -> None:
+    for _ in range(3):
+        shop.job.enqueue()
+    log_in(browse, operator)
+    asked = page(browse, "/jobs/job/confirm?do=cancel-all&status=PENDING")
+    (as_of,) = re.findall(r'name="as_of" value="([^"]+)"', asked)
+    later = [shop.job.enqueue() for _ in range(2)]
+    form = {"csrf_token": form_token(asked), "action": "cancel", "as_of": as_of}
+    answer = browse("POST", "/jobs/job/operations?status=PENDING", data=form)
+    place = answer.headers["location"]
+    until(lambda: "3</b> of 3" in page(browse, place) and "completed" in page(browse, place))
+
+    assert "Yes, cancel 3 jobs" in asked
+    assert [shop.status(row) for row in later] == [Status.PENDING] * 2
+
+
+def test_a_count_of_the_future_is_one_of_now(browse: Browser, shop: Desk, operator: str) -> None:
+    shop.job.enqueue()
+    log_in(browse, operator)
+    asked = page(browse, "/jobs/job/confirm?do=cancel-all&status=PENDING")
+    form = {"csrf_token": form_token(asked), "action": "cancel", "as_of": "2999-01-01T00:00:00Z"}
+    browse("POST", "/jobs/job/operations?status=PENDING", data=form)
+    with shop.engine.connect() as db:
+        is_now = db.scalar(text("SELECT as_of = created_at FROM tracking.tasktrail_operations"))
+
+    assert is_now

@@ -14,7 +14,7 @@ app = Celery("invoices", broker=os.environ["TASKTRAIL_BROKER_URL"])
 trail = Trail(app, Settings.load())
 
 
-@trail.task(SendingTrackingService, retry=RetryPolicy(max_attempts=4, base=1))
+@trail.task(SendingTrackingService, retry=RetryPolicy(max_attempts=4, base=1, retry_on=(OSError,)))
 def send_invoice(run: Run[SendingTracking]) -> None:
     """Send an invoice by mail."""
     with Session(engine) as db:

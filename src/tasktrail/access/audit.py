@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +12,7 @@ from typing import Any
 from sqlalchemy import insert, select
 
 from tasktrail.access.tables import audit
+from tasktrail.masking import mask_value
 from tasktrail.tracker import Database
 
 
@@ -52,7 +55,7 @@ def note(
     count: int | None = None,
     **details: Any,
 ) -> None:
-    """Write a line, in the transaction of what it is about.
+    """Write a line, in the transaction of what it is about; what looks like a secret is masked.
 
     Args:
         db: session or connection; the caller commits.
@@ -63,16 +66,16 @@ def note(
         tracking_id: the row it is about.
         chosen: the rows it is about, as JSON.
         count: how many rows are meant.
-        **details: what else is worth knowing, as JSON; no secrets.
+        **details: what else is worth knowing, as JSON.
     """
     values = {
         "who": who,
         "what": what,
         "domain": domain,
         "tracking_id": tracking_id,
-        "filter": None if chosen is None else dict(chosen),
+        "filter": mask_value(chosen),
         "count": count,
-        "details": details,
+        "details": mask_value(details),
     }
     db.execute(insert(audit(schema)).values(**values))
 
@@ -91,3 +94,12 @@ def newest(db: Database, schema: str | None, *, before: int | None = None, limit
     if before is not None:
         query = query.where(table.c.id < before)
     return [Entry(**row._asdict()) for row in db.execute(query)]
+
+
+def whoever() -> str:
+    """Return who runs this, as user@host."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"

@@ -17,7 +17,9 @@ from sqlalchemy import ColumnElement, func, insert, or_, select, update
 
 from tasktrail.access import audit
 from tasktrail.access.tables import operations
+from tasktrail.errors import clean_text
 from tasktrail.guards import CLOCK
+from tasktrail.masking import mask_text
 from tasktrail.tracker import Database
 
 LEASE: Final = timedelta(seconds=15)
@@ -59,6 +61,7 @@ class Operation:
         done: how many were written.
         cursor: the row up to which the present pass has come.
         created_at: when it began.
+        as_of: when its rows were counted; what came later, or failed later, is not meant.
         finished_at: when it ended.
         error: why it failed.
     """
@@ -75,8 +78,14 @@ class Operation:
     done: int
     cursor: int
     created_at: datetime
+    as_of: datetime
     finished_at: datetime | None
     error: str | None
+
+    @property
+    def shown_filter(self) -> dict[str, list[str]]:
+        """Which rows, without what looks like a secret; errors are searched without it, too."""
+        return {name: [mask_text(text) for text in texts] for name, texts in self.filter.items()}
 
     @property
     def is_running(self) -> bool:
@@ -98,6 +107,7 @@ def begin(
     rate: int,
     who: str,
     expected: int,
+    as_of: datetime | None = None,
 ) -> int:
     """Put an operation down for somebody to work on, and note it in the audit.
 
@@ -111,12 +121,20 @@ def begin(
         rate: rows a second at most; 0 for as many as go.
         who: whose word it is.
         expected: how many rows were counted.
+        as_of: when they were, by the server's clock; by default now, and never later.
 
     Returns:
         Its number.
     """
     table = operations(schema)
-    values = {"domain": domain, "action": action.value, "filter": dict(chosen), "reason": reason}
+    values: dict[str, Any] = {
+        "domain": domain,
+        "action": action.value,
+        "filter": dict(chosen),
+        "reason": None if reason is None else clean_text(reason),
+    }
+    if as_of is not None:
+        values["as_of"] = func.least(as_of, func.now())
     statement = insert(table).values(**values, rate=rate, who=who, expected=expected).returning(table.c.id)
     number: int = db.execute(statement).scalar_one()
     audit.note(

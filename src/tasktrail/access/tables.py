@@ -101,6 +101,7 @@ def operations(schema: str | None) -> Table:
         Column("done", BigInteger),
         Column("cursor", BigInteger),
         Column("created_at", moment),
+        Column("as_of", moment),
         Column("claimed_by", Uuid),
         Column("heartbeat_at", moment),
         Column("finished_at", moment),

@@ -8,9 +8,9 @@ from typing import Annotated, Final
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from tasktrail.cli.application import trail_of
+from tasktrail.cli.printing import plain
 from tasktrail.doctor import Finding, Severity, examine
 
 UNHEALTHY: Final = 2
@@ -43,7 +43,7 @@ def _show(findings: list[Finding]) -> None:
     for finding in findings:
         colour = "red" if finding.severity is Severity.ERROR else "yellow"
         console.print(
-            f"[{colour}]{finding.severity}[/] {escape(finding.check)}: "
-            f"[bold]{escape(finding.subject)}[/] {escape(finding.message)}"
+            f"[{colour}]{finding.severity}[/] {plain(finding.check)}: "
+            f"[bold]{plain(finding.subject)}[/] {plain(finding.message)}"
         )
     console.print(f"{len(findings)} findings" if findings else "[green]nothing is wrong[/]")

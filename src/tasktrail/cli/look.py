@@ -11,12 +11,12 @@ from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from tasktrail.celery import Trail
 from tasktrail.cli.application import trail_of
 from tasktrail.cli.durations import spoken
+from tasktrail.cli.printing import plain
 from tasktrail.filters import Filter
 from tasktrail.monitoring import queries
 from tasktrail.monitoring.queries import Details, FailureGroup, History, Period, Row, Source, Window
@@ -76,7 +76,7 @@ def status(context: typer.Context, domains: Names = None, as_json: AsJson = Fals
     for counts, oldest, late in found:
         states = [f"{counts.by_state[state]:,}" for state in Status]
         waits = spoken(oldest.seconds) if oldest else ""
-        table.add_row(escape(counts.domain), *states, waits, *(str(rows.count) for rows in late.values()))
+        table.add_row(plain(counts.domain), *states, waits, *(str(rows.count) for rows in late.values()))
     _print(table)
 
 
@@ -126,7 +126,7 @@ def list_(
         return
     table = _table("id", "status", "created", "ended", "attempts", "worker", "fields", "error")
     for row in found.rows:
-        table.add_row(*map(escape, _cells(row, look.now)))
+        table.add_row(*map(plain, _cells(row, look.now)))
     _print(table)
     typer.echo(f"{len(found.rows)} of {found.count} rows")
     if found.next:
@@ -148,7 +148,7 @@ def show(
         return
     facts = Table.grid(padding=(0, 2))
     for name, value in _facts(found, look.now):
-        facts.add_row(f"[bold]{escape(name)}[/]", escape(value))
+        facts.add_row(f"[bold]{plain(name)}[/]", plain(value))
     _print(facts)
     if found.log:
         table = _table("attempt", "ended", "took", "outcome", "worker", "error")
@@ -162,7 +162,7 @@ def show(
                 one.worker or "",
                 one.error,
             )
-            table.add_row(*map(escape, cells))
+            table.add_row(*map(plain, cells))
         _print(table)
 
 
@@ -191,7 +191,7 @@ def failures(
             group.group,
             str(group.example_id),
         )
-        table.add_row(*map(escape, cells))
+        table.add_row(*map(plain, cells))
     _print(table)
     for one in found:
         if one.more_groups:
@@ -224,7 +224,7 @@ def stats(
     for one in found:
         running, waiting, retries = one.running, one.waiting, one.retries
         table.add_row(
-            escape(one.domain),
+            plain(one.domain),
             f"{one.created:,}",
             f"{one.ended:,}",
             f"{one.per_minute:.2f}",

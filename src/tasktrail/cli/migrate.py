@@ -14,7 +14,6 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -23,6 +22,7 @@ from tasktrail.cli.application import trail_of
 from tasktrail.cli.comparing import CompareEvery, comparing
 from tasktrail.cli.maintain import run_until_stopped
 from tasktrail.cli.migrate_plan import Plan, load_plan
+from tasktrail.cli.printing import plain
 from tasktrail.errors import ConfigurationError
 from tasktrail.migration import sync as live_sync
 from tasktrail.migration.account import Account
@@ -100,10 +100,10 @@ def plan_(context: typer.Context, plan: Plan = None, as_json: AsJson = False) ->
     else:
         console = _console()
         for note in planned.prediction.inspected.notes:
-            console.print(f"[dim]{escape(note)}[/]")
+            console.print(f"[dim]{plain(note)}[/]")
         _show_account(planned.prediction.account, "would be")
         for surprise in planned.surprises:
-            console.print(f"[yellow]changed since the copy:[/] {escape(surprise)}")
+            console.print(f"[yellow]changed since the copy:[/] {plain(surprise)}")
     raise typer.Exit(DIFFERENT if planned.surprises else 0)
 
 
@@ -313,12 +313,12 @@ def _show_account(found: Account, verb: str) -> None:
     table = Table("table", "kind", f"rows {verb}", "because", "rows")
     for line in found.lines:
         table.add_row(
-            *(escape(cell) for cell in (line.table, line.kind, line.fate, line.reason or "")), str(line.rows)
+            *(plain(cell) for cell in (line.table, line.kind, line.fate, line.reason or "")), str(line.rows)
         )
     console = _console()
     console.print(table)
     for name in found.tables:
-        console.print(escape(found.equation(name)))
+        console.print(plain(found.equation(name)))
 
 
 def _show_verdict(verdict: Verdict) -> None:
@@ -332,7 +332,7 @@ def _show_verdict(verdict: Verdict) -> None:
         what = (
             f"{one.column}: {one.expected!r} expected, {one.found!r} found" if one.column else one.found or ""
         )
-        console.print(escape(f"  {one.table} {one.key}: {one.what} {what}".rstrip()))
+        console.print(plain(f"  {one.table} {one.key}: {one.what} {what}".rstrip()))
 
 
 def _said(lag: Lag) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from tasktrail.cli.migrate import AsJson, runner_of
 from tasktrail.cli.migrate_plan import Plan
+from tasktrail.display import visible
 from tasktrail.migration.quarantine import Quarantine
 from tasktrail.migration.state import MIRRORING
 
@@ -42,7 +43,7 @@ def show(context: typer.Context, table: Table, key: str, plan: Plan = None) -> N
         row = Quarantine(runner.workspace).show(runner.session, table, key)
     for name, value in row.items():
         if value is not None:
-            typer.echo(f"{name}: {value}")
+            typer.echo(f"{name}: {visible(str(value))}")
 
 
 @app.command()

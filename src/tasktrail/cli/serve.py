@@ -15,6 +15,7 @@ import typer
 from sqlalchemy.orm import Session
 
 from tasktrail.access import tokens
+from tasktrail.access.audit import whoever
 from tasktrail.access.tokens import Role
 from tasktrail.celery import Trail
 from tasktrail.cli.application import trail_of
@@ -22,7 +23,6 @@ from tasktrail.cli.maintain import LogLevel
 from tasktrail.cli.migrate_plan import Plan, load_plan
 from tasktrail.errors import ConfigurationError
 from tasktrail.migration.plan import MigrationPlan
-from tasktrail.migration.state import whoever
 
 A_DAY: Final = timedelta(days=1)
 PORT: Final = 8080

@@ -8,15 +8,15 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from sqlalchemy.orm import Session
 
 from tasktrail.access import tokens
+from tasktrail.access.audit import whoever
 from tasktrail.access.tokens import Role
 from tasktrail.cli.application import trail_of
 from tasktrail.cli.durations import duration
-from tasktrail.migration.state import whoever
+from tasktrail.cli.printing import plain
 
 app = typer.Typer(help="Make and revoke the tokens of the API and the dashboard.", no_args_is_help=True)
 
@@ -62,7 +62,7 @@ def list_(
     for token in found:
         moments = (token.created_at, token.last_used_at, token.expires_at, token.revoked_at)
         shown = (f"{moment:%Y-%m-%d %H:%M}" if moment else "" for moment in moments)
-        table.add_row(escape(token.name), token.role, *shown)
+        table.add_row(plain(token.name), token.role, *shown)
     Console(soft_wrap=True, highlight=False).print(table)
 
 

@@ -11,7 +11,6 @@ from typing import Annotated, Final
 import typer
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +18,7 @@ from tasktrail.celery import Trail
 from tasktrail.cli.application import trail_of
 from tasktrail.cli.durations import spoken
 from tasktrail.cli.look import Names
+from tasktrail.cli.printing import plain
 from tasktrail.errors import DatabaseUnavailable, ReadTimeout
 from tasktrail.monitoring import queries
 from tasktrail.monitoring.queries import Overview, Period, Window
@@ -114,7 +114,7 @@ def _cells(one: Overview) -> tuple[str, ...]:
     late = [f"[red]{found}[/]" if found.count else "0" for found in (one.stuck, one.overdue)]
     rate, p95 = history.success_rate, history.running.p95
     return (
-        escape(counts.domain),
+        plain(counts.domain),
         *states,
         spoken(one.oldest.seconds) if one.oldest else "",
         *late,

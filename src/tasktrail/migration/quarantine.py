@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+from tasktrail.access.audit import whoever
 from tasktrail.errors import ConfigurationError
 from tasktrail.migration.reconcile import Reconciler
 from tasktrail.migration.session import Row, Session
-from tasktrail.migration.state import whoever
 from tasktrail.migration.workspace import Workspace
 
 

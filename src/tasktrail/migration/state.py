@@ -6,9 +6,7 @@ it.
 
 from __future__ import annotations
 
-import getpass
 import json
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,6 +14,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
+from tasktrail.access.audit import whoever
 from tasktrail.errors import GateClosed, WrongPhase
 from tasktrail.migration.names import in_schema
 from tasktrail.migration.plan import MigrationPlan
@@ -264,12 +263,3 @@ class Journal:
         order = list(Phase)
         is_past = all(order.index(phase) > order.index(one) for one in wanted)
         return "tasktrail migrate status" if is_past else NEXT_COMMAND[phase]
-
-
-def whoever() -> str:
-    """Return who runs this, as user@host."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user may have no name
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"

@@ -122,6 +122,7 @@ def _create_operations(op: Operations | ModuleType, schema: str | None) -> None:
         sa.Column("done", sa.BigInteger, server_default=sa.text("0"), nullable=False),
         sa.Column("cursor", sa.BigInteger, server_default=sa.text("0"), nullable=False),
         sa.Column("created_at", moment, server_default=sa.func.now(), nullable=False),
+        sa.Column("as_of", moment, server_default=sa.func.now(), nullable=False),
         sa.Column("claimed_by", sa.Uuid),
         sa.Column("heartbeat_at", moment),
         sa.Column("finished_at", moment),

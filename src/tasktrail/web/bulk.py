@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Final, cast
 
 from fastapi import HTTPException, Request
@@ -15,7 +17,7 @@ from tasktrail.guards import in_state, table_of
 from tasktrail.monitoring import queries
 from tasktrail.monitoring.queries import CappedCount, in_group
 from tasktrail.web.choosing import Given, meant
-from tasktrail.web.conductor import STATES, Conductor
+from tasktrail.web.conductor import STATES, Conductor, was_there
 from tasktrail.web.holders import Holder
 
 MOST_COUNTED: Final = 1_000_000
@@ -27,7 +29,22 @@ LARGEST_RATE: Final = 10_000
 REASON: Final = "cancelled by an operator"
 
 
-def preview(trail: Trail, domain: str, action: Action, given: Given) -> CappedCount:
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What an operation would write.
+
+    Attributes:
+        count: how many rows.
+        as_of: when they were counted, by the server's clock.
+    """
+
+    count: CappedCount
+    as_of: datetime
+
+
+def preview(
+    trail: Trail, domain: str, action: Action, given: Given, *, as_of: datetime | None = None
+) -> Preview:
     """Count the rows that an operation would write now.
 
     Args:
@@ -35,6 +52,7 @@ def preview(trail: Trail, domain: str, action: Action, given: Given) -> CappedCo
         domain: the domain, which must have a task.
         action: what would be done.
         given: which rows.
+        as_of: only those that were meant at this moment already.
 
     Raises:
         UnknownDomain: there is no such domain, or it has no task.
@@ -46,8 +64,11 @@ def preview(trail: Trail, domain: str, action: Action, given: Given) -> CappedCo
     conditions = [in_state(table, *STATES[action]), *rows.chosen.conditions(found.model)]
     if rows.group is not None:
         conditions += in_group(found, rows.group)
+    if as_of is not None:
+        conditions.append(was_there(found, action, as_of))
     with trail.engines.errors(), queries.reading(trail.engines.sync) as db:
-        return queries.count_at_most(db, select(table.c.id).where(*conditions), MOST_COUNTED)
+        count = queries.count_at_most(db, select(table.c.id).where(*conditions), MOST_COUNTED)
+        return Preview(count, as_of or queries.server_time(db))
 
 
 def begin(
@@ -61,6 +82,7 @@ def begin(
     reason: str | None = None,
     rate: int = 0,
     at_most: int | None = None,
+    as_of: datetime | None = None,
 ) -> Operation:
     """Begin an operation; it goes on in the background.
 
@@ -74,6 +96,7 @@ def begin(
         reason: why rows are cancelled.
         rate: rows a second at most; 0 for as many as go.
         at_most: refuse when more rows than that are meant.
+        as_of: mean only the rows that a preview counted then.
 
     Raises:
         UnknownDomain: there is no such domain, or it has no task.
@@ -81,9 +104,11 @@ def begin(
         HTTPException: more rows are meant than may be.
         BrokerUnavailable: the broker cannot be reached; nothing was written.
     """
-    expected = preview(trail, domain, action, given)
-    if at_most is not None and (expected.is_more or expected.count > at_most):
-        raise HTTPException(409, f"{expected} rows are meant, and at_most is {at_most:,}; look at them again")
+    seen = preview(trail, domain, action, given, as_of=as_of)
+    if at_most is not None and (seen.count.is_more or seen.count.count > at_most):
+        raise HTTPException(
+            409, f"{seen.count} rows are meant, and at_most is {at_most:,}; look at them again"
+        )
     if action is Action.RETRY:
         trail.publisher.require_broker()
     with trail.engines.errors(), Session(trail.engines.sync) as db, db.begin():
@@ -96,7 +121,8 @@ def begin(
             reason=(reason or REASON) if action is Action.CANCEL else None,
             rate=rate,
             who=holder.name,
-            expected=expected.count,
+            expected=seen.count.count,
+            as_of=seen.as_of,
         )
         found = operations.read(db, trail.schema, number)
     conductor_of(request).wake()

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from dataclasses import replace
+from datetime import datetime
 from typing import Any, Final
 from uuid import uuid4
 
@@ -25,6 +26,7 @@ from tasktrail.errors import DatabaseUnavailable, TasktrailError
 from tasktrail.guards import in_state, table_of
 from tasktrail.masking import mask_text
 from tasktrail.monitoring.queries import in_group
+from tasktrail.registry import Domain
 from tasktrail.states import ACTIVE, REVIVABLE, Status
 from tasktrail.web.choosing import meant
 
@@ -187,9 +189,17 @@ def conditions_of(task: TrackedTask[Any], operation: Operation) -> list[ColumnEl
     conditions = [in_state(table, *STATES[operation.action]), *found.chosen.conditions(domain.model)]
     if found.group is not None:
         conditions += in_group(domain, found.group)
-    # Or a job that fails at once would be found again by the next batch, and so for ever.
-    since = table.c.updated_at if operation.action is Action.RETRY else table.c.created_at
-    return [*conditions, since <= operation.created_at]
+    return [*conditions, was_there(domain, operation.action, operation.as_of)]
+
+
+def was_there(domain: Domain, action: Action, as_of: datetime) -> ColumnElement[bool]:
+    """Return the condition of the rows that an action meant at a moment.
+
+    Without it a job that fails again at once would be found by the next batch, and so for ever.
+    """
+    table = table_of(domain.model)
+    since = table.c.updated_at if action is Action.RETRY else table.c.created_at
+    return since <= as_of
 
 
 def states_of(action: Action) -> frozenset[Status]:

@@ -33,6 +33,8 @@ SILENCE: Final = 15.0
 LONGEST: Final = 600.0
 """After so many seconds a connection ends, and whoever may still look on opens it again."""
 
+TROUBLE: Final = "event: trouble\ndata: {}\n\n"
+
 
 class Live:
     """The poller of one application; it looks only while there is somebody to tell."""
@@ -79,7 +81,10 @@ class Live:
                 said = f"event: look\ndata: {json.dumps(found)}\n\n"
             except TasktrailError as error:
                 logger.warning("open pages are not told what has changed: %s", error)
-                said = "event: trouble\ndata: {}\n\n"
+                said = TROUBLE
+            except Exception:  # the next look may do better, and nobody else would begin one
+                logger.exception("open pages are not told what has changed")
+                said = TROUBLE
             self._last = said
             for queue in tuple(self._followers):
                 with suppress(asyncio.QueueFull):  # whoever does not read gets the next one

@@ -66,6 +66,8 @@ def log_in(
 @router.post("/logout")
 def log_out(request: Request, trail: TheTrail, holder: Viewer) -> Response:
     """End the session."""
+    if holder.form_token is None:
+        raise HTTPException(403, "there is no session to end")
     with trail.engines.errors(), Session(trail.engines.sync) as db, db.begin():
         sessions.end(db, trail.schema, request.cookies.get(COOKIE, ""))
         audit.note(db, trail.schema, holder.name, "logout")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -12,7 +12,8 @@ from psycopg.errors import QueryCanceled
 
 from tasktrail.celery import Trail
 from tasktrail.errors import PlanRefused, ReadTimeout, WrongPhase
-from tasktrail.masking import mask_text
+from tasktrail.guards import table_of
+from tasktrail.masking import MASK, mask_text
 from tasktrail.migration import copying, drift, sync
 from tasktrail.migration.account import Account
 from tasktrail.migration.copying import TableProgress
@@ -33,6 +34,9 @@ MOST_DRIFT: Final = 100
 """So many differences are listed."""
 
 MOST_EVENTS: Final = 20
+
+OF_THE_LEDGER: Final = frozenset({"disposition", "inferred"})
+"""What else a difference may be about, besides columns of the target and of the legacy table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,10 @@ def look(trail: Trail, plan: MigrationPlan) -> Seen:
             troubles=tuple(troubles(session, workspace)),
             tables=tuple(copying.progress(session, workspace)),
             heaps=tuple(Quarantine(workspace).heaps(session)),
-            drift=tuple(drift.entries(session, workspace, limit=MOST_DRIFT)),
+            drift=tuple(
+                _concealed(trail, plan, entry)
+                for entry in drift.entries(session, workspace, limit=MOST_DRIFT)
+            ),
             passes=tuple(drift.passes(session, workspace)),
             events=tuple(workspace.journal.events(session, MOST_EVENTS)),
         )
@@ -147,16 +154,38 @@ def account(trail: Trail, plan: MigrationPlan) -> Account | None:
 
 
 def quarantined(trail: Trail, plan: MigrationPlan, table: str, key: str) -> dict[str, Any]:
-    """Return what is known of one legacy row, its secrets masked.
+    """Return what is known of one legacy row, its secrets masked; all of it where a column is sensitive.
 
     Raises:
         ConfigurationError: the ledger has no such row.
     """
     with opened(trail, plan) as (workspace, session):
         row = Quarantine(workspace).show(session, table, key)
+    if row["raw"] is not None and _open_columns(trail, plan, table) is not None:
+        row["raw"] = MASK  # nobody knows which of its columns becomes the sensitive one
     return {
         name: mask_text(content) if isinstance(content, str) else content for name, content in row.items()
     }
+
+
+def _open_columns(trail: Trail, plan: MigrationPlan, table: str) -> frozenset[str] | None:
+    """Return the columns of a table's targets that everybody may see; ``None`` where none is sensitive."""
+    targets = {route.target.rpartition(".")[2] for route in plan.table(table).routes}
+    models = [domain.model for domain in trail.registry if table_of(domain.model).name in targets]
+    sensitive = {name for model in models for name in model.__tracking__.sensitive}
+    if not sensitive:
+        return None
+    return OF_THE_LEDGER | {column.key for model in models for column in table_of(model).columns} - sensitive
+
+
+def _concealed(trail: Trail, plan: MigrationPlan, entry: Entry) -> Entry:
+    """Return a difference without the values of columns that are declared sensitive."""
+    one = entry.difference
+    seen = _open_columns(trail, plan, one.table)
+    if seen is None or not one.column or seen.issuperset(one.column.split(", ")):
+        return entry
+    expected, found = (None if text is None else MASK for text in (one.expected, one.found))
+    return replace(entry, difference=replace(one, expected=expected, found=found))
 
 
 def redrive(trail: Trail, plan: MigrationPlan, table: str, reason: str) -> dict[str, int]:

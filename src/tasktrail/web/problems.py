@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse, Response
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from starlette.exceptions import HTTPException
 
 from tasktrail.errors import (
@@ -30,6 +30,7 @@ from tasktrail.errors import (
     WrongPhase,
     WrongState,
 )
+from tasktrail.fields import refused_value
 from tasktrail.masking import mask_text
 from tasktrail.web.rendering import render
 
@@ -150,6 +151,12 @@ def _install_others(app: FastAPI) -> None:
     def database_failed(request: Request, error: DBAPIError) -> Response:
         logger.error("a request failed in the database", exc_info=error)
         return answer(request, 503, "the database could not answer; the log of the server has the reason")
+
+    @app.exception_handler(IntegrityError)
+    @app.exception_handler(DataError)
+    def value_refused(request: Request, error: IntegrityError | DataError) -> Response:
+        refused = refused_value(error)
+        return answer(request, 422, mask_text(str(refused)), field=refused.field)
 
     @app.exception_handler(RequestValidationError)
     def not_valid(request: Request, error: RequestValidationError) -> Response:

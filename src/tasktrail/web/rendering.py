@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from tasktrail.display import visible
 from tasktrail.web import charts, wording
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -40,7 +41,7 @@ _environment.filters.update(
     percent=wording.percent,
     seconds=wording.seconds,
     shown=wording.shown,
-    visible=wording.visible,
+    visible=visible,
     value=wording.value,
     ticks=_ticks,
 )

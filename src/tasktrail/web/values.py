@@ -7,8 +7,9 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
+from uuid import UUID
 
-from sqlalchemy import ARRAY, Boolean, Column, Date, DateTime, Float, Integer, Numeric
+from sqlalchemy import ARRAY, Boolean, Column, Date, DateTime, Float, Integer, Numeric, Uuid
 from sqlalchemy.types import TypeEngine
 
 from tasktrail.errors import InvalidField
@@ -24,6 +25,7 @@ _READ: Final[tuple[tuple[type[TypeEngine[Any]], Callable[[str], Any], str], ...]
     (Date, date.fromisoformat, "a day, e.g. 2026-01-31"),
     (Float, float, "a number"),
     (Numeric, Decimal, "a number"),
+    (Uuid, UUID, "a UUID"),
 )
 _WHOLE: Final = re.compile(r"-?\d{1,19}", re.ASCII)
 
@@ -82,6 +84,8 @@ def _of_kind(name: str, kind: TypeEngine[Any], value: Any) -> Any:
     if not isinstance(value, str):
         is_exact = isinstance(kind, Numeric) and not isinstance(kind, Float)
         return Decimal(str(value)) if is_exact and isinstance(value, float) else value
+    if isinstance(kind, Uuid) and not kind.as_uuid:
+        return value
     for of_kind, read, wanted in _READ:
         if isinstance(kind, of_kind):
             try:

@@ -7,19 +7,12 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from typing import Any, Final
 
+from tasktrail.display import visible
 from tasktrail.masking import mask_text
 
 UNITS: Final = (("d", 86_400), ("h", 3_600), ("min", 60))
-MOST_TEXT: Final = 100_000
-"""Longer texts are cut on a page, in characters."""
-
 LONGEST_LINE: Final = 100
 """A flat list or object that is no longer than this is shown on one line, in characters."""
-
-DIRECTIONS: Final = frozenset(
-    "\u061c\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff"
-)
-"""Characters that cannot be seen, and turn the text around them."""
 
 
 def number(value: float | None) -> str:
@@ -66,12 +59,6 @@ def moment(value: datetime) -> str:
     return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def visible(text: str) -> str:
-    """Return a text in which control characters and those that turn the direction can be seen."""
-    cut = text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}… and {len(text) - MOST_TEXT:,} characters"
-    return "".join(_visible(character) for character in cut)
-
-
 def shown(text: str | None) -> str:
     """Return the text of an error as people may see it."""
     return "" if text is None else visible(mask_text(text))
@@ -93,14 +80,3 @@ def value(content: Any) -> str:
             return visible(line)
         return visible(json.dumps(content, ensure_ascii=False, default=str, indent=2))
     return visible(str(content))
-
-
-def _visible(character: str) -> str:
-    code = ord(character)
-    if character in "\n\t":
-        return character
-    if code < 0x20:  # noqa: PLR2004  # where ASCII's control characters end
-        return f"\\x{code:02x}"
-    if 0x7F <= code < 0xA0 or character in DIRECTIONS:  # noqa: PLR2004  # the control characters of Latin-1
-        return f"\\u{code:04x}"
-    return character

@@ -49,7 +49,11 @@ def list_jobs(
     return documents.JobsDocument.of(rows, found.model)
 
 
-@router.post("/domains/{domain}/jobs", status_code=201)
+@router.post(
+    "/domains/{domain}/jobs",
+    status_code=201,
+    responses={200: {"model": documents.StateDocument, "description": "It is there already."}},
+)
 def create_job(
     trail: TheTrail, holder: Operator, domain: str, new: documents.NewJob, response: Response
 ) -> documents.StateDocument:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, HTTPException, Path, Query, Request
 
 from tasktrail.access import operations
 from tasktrail.access.operations import Action, Operation
+from tasktrail.masking import mask_text
 from tasktrail.monitoring import queries
 from tasktrail.web import bulk
 from tasktrail.web.choosing import LARGEST_ID, Chosen
@@ -27,7 +28,7 @@ def preview_operation(
     trail: TheTrail, domain: str, chosen: Choice, action: Annotated[Action, Query()]
 ) -> CountDocument:
     """Count the rows that an operation would write now."""
-    count = bulk.preview(trail, domain, action, chosen.given)
+    count = bulk.preview(trail, domain, action, chosen.given).count
     return CountDocument(count=count.count, is_more=count.is_more)
 
 
@@ -79,5 +80,6 @@ def stop_operation(trail: TheTrail, holder: Operator, number: Number) -> Operati
 
 
 def document(operation: Operation) -> OperationDocument:
-    """Return the document of an operation."""
-    return OperationDocument(**asdict(operation))
+    """Return the document of an operation, without what looks like a secret."""
+    plain = asdict(operation) | {"filter": operation.shown_filter}
+    return OperationDocument(**plain | {"reason": operation.reason and mask_text(operation.reason)})

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import RedirectResponse, Response
+from pydantic import AwareDatetime
 from sqlalchemy import ARRAY, JSON
 
 from tasktrail.access.operations import Action
@@ -121,7 +122,7 @@ def confirm(
     else:
         given.pop("ids", None)
     is_empty = scope == "selected" and not given["ids"]
-    count = None if is_empty else bulk.preview(trail, domain, action, given)
+    seen = None if is_empty else bulk.preview(trail, domain, action, given)
     found = trail.registry.get(domain)
     group = next(iter(given.get("group", ())), None)
     return page(
@@ -131,7 +132,8 @@ def confirm(
         active="jobs",
         domain=domain,
         action=action,
-        count=count,
+        count=seen and seen.count,
+        as_of=seen and seen.as_of,
         given={name: texts for name, texts in given.items() if name != "group"},
         cause=read(request, ("cause", domain, group), lambda db: cause_of(db, found, group)),
         query=pairs(given),
@@ -153,11 +155,12 @@ def begin(
     action: Annotated[Action, Form()],
     rate: Annotated[int, Form(ge=0, le=bulk.LARGEST_RATE)] = 0,
     reason: Annotated[str, Form(min_length=1, max_length=500)] = bulk.REASON,
+    as_of: Annotated[AwareDatetime | None, Form()] = None,
 ) -> Response:
-    """Begin an operation on the rows that were confirmed."""
+    """Begin an operation on the rows that were confirmed, and on none that came after them."""
     begun = bulk.begin(
-        request, trail, holder, domain, action, chosen.given, reason=reason, rate=rate
-    )  # fmt: skip
+        request, trail, holder, domain, action, chosen.given, reason=reason, rate=rate, as_of=as_of
+    )
     return RedirectResponse(request.url_for("operation", number=begun.id).path, 303)
 
 

@@ -70,7 +70,7 @@ def show(request: Request, trail: TheTrail, holder: Viewer, number: Number) -> R
         holder,
         active="operations",
         operation=found,
-        query=pairs(found.filter),
+        query=pairs(found.shown_filter),
         seconds=seconds,
         remaining=left * seconds / found.done if found.is_running and found.done else None,
         now=now,

@@ -5,5 +5,5 @@ import { switchTheme } from "./switch.js";
 
 switchTheme(document.getElementById("theme"));
 readOut(document);
-select(document.getElementById("rows"));
-follow(document.body, () => select(document.getElementById("rows")));
+const sayChosen = select(document.getElementById("rows"));
+follow(document.body, sayChosen);
