@@ -13,11 +13,11 @@ from sqlalchemy.orm import Session
 from tasktrail.access import operations
 from tasktrail.access.operations import Action, Operation
 from tasktrail.celery import Trail
-from tasktrail.guards import in_state, table_of
+from tasktrail.guards import table_of
 from tasktrail.monitoring import queries
-from tasktrail.monitoring.queries import CappedCount, in_group
-from tasktrail.web.choosing import Given, meant
-from tasktrail.web.conductor import STATES, Conductor, was_there
+from tasktrail.monitoring.queries import CappedCount
+from tasktrail.web.choosing import Given
+from tasktrail.web.conductor import Conductor, conditions_of
 from tasktrail.web.holders import Holder
 
 MOST_COUNTED: Final = 1_000_000
@@ -59,15 +59,9 @@ def preview(
         InvalidField: a parameter is not acceptable.
     """
     found = trail.task_of(domain).domain
-    rows = meant(found, given)
-    table = table_of(found.model)
-    conditions = [in_state(table, *STATES[action]), *rows.chosen.conditions(found.model)]
-    if rows.group is not None:
-        conditions += in_group(found, rows.group)
-    if as_of is not None:
-        conditions.append(was_there(found, action, as_of))
+    rows = select(table_of(found.model).c.id).where(*conditions_of(found, action, given, as_of))
     with trail.engines.errors(), queries.reading(trail.engines.sync) as db:
-        count = queries.count_at_most(db, select(table.c.id).where(*conditions), MOST_COUNTED)
+        count = queries.count_at_most(db, rows, MOST_COUNTED)
         return Preview(count, as_of or queries.server_time(db))
 
 

@@ -28,7 +28,7 @@ from tasktrail.masking import mask_text
 from tasktrail.monitoring.queries import in_group
 from tasktrail.registry import Domain
 from tasktrail.states import ACTIVE, REVIVABLE, Status
-from tasktrail.web.choosing import meant
+from tasktrail.web.choosing import Given, meant
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class Conductor:
 
     def _work_on(self, operation: Operation) -> None:
         task = self._trail.task_of(operation.domain)
-        conditions = conditions_of(task, operation)
+        conditions = conditions_of(task.domain, operation.action, operation.filter, operation.as_of)
         patient_until = None
         while not self._stop.is_set():
             began = time.monotonic()
@@ -177,29 +177,30 @@ class Conductor:
             self._stop.wait(max(0.0, count / rate - (time.monotonic() - began)))
 
 
-def conditions_of(task: TrackedTask[Any], operation: Operation) -> list[ColumnElement[bool]]:
-    """Return the conditions of the rows that an operation is about, as long as it has not written them.
+def conditions_of(
+    domain: Domain, action: Action, given: Given, as_of: datetime | None = None
+) -> list[ColumnElement[bool]]:
+    """Return the conditions of the rows that an action means.
+
+    Args:
+        domain: the domain.
+        action: what is done.
+        given: which rows, as the parameters of a query string.
+        as_of: only those that were meant at this moment already. Without it a job that fails again at once
+            would be found by the next batch, and so for ever.
 
     Raises:
-        InvalidField: the filter does not fit the domain, which may have changed meanwhile.
+        InvalidField: the filter does not fit the domain.
     """
-    domain = task.domain
     table = table_of(domain.model)
-    found = meant(domain, operation.filter)
-    conditions = [in_state(table, *STATES[operation.action]), *found.chosen.conditions(domain.model)]
+    found = meant(domain, given)
+    conditions = [in_state(table, *STATES[action]), *found.chosen.conditions(domain.model)]
     if found.group is not None:
         conditions += in_group(domain, found.group)
-    return [*conditions, was_there(domain, operation.action, operation.as_of)]
-
-
-def was_there(domain: Domain, action: Action, as_of: datetime) -> ColumnElement[bool]:
-    """Return the condition of the rows that an action meant at a moment.
-
-    Without it a job that fails again at once would be found by the next batch, and so for ever.
-    """
-    table = table_of(domain.model)
-    since = table.c.updated_at if action is Action.RETRY else table.c.created_at
-    return since <= as_of
+    if as_of is not None:
+        since = table.c.updated_at if action is Action.RETRY else table.c.created_at
+        conditions.append(since <= as_of)
+    return conditions
 
 
 def states_of(action: Action) -> frozenset[Status]:
