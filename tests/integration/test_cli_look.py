@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from tasktrail import DatabaseUnavailable, Status
 from tasktrail.cli import watch
 from tasktrail.cli.app import app
 from tests.commands import run_here
 from tests.rows import add_job, add_job_in, claim
+from tests.support import SCHEMA
 
 LAUNDRY = """
 from celery import Celery
@@ -114,6 +115,20 @@ def test_show_tells_all_of_a_job_and_its_attempts(engine: Engine) -> None:
         if word not in outcome.out
     ] == []
     assert told("show", "job", str(job))["log"][0]["outcome"] == "error"
+
+
+@pytest.mark.parametrize("command", ["list", "show", "failures"])
+def test_a_terminal_does_not_obey_the_text_of_an_error(engine: Engine, command: str) -> None:
+    job = add_job_in(engine, Status.FAILED)
+    with engine.begin() as db:
+        query = text(f"UPDATE {SCHEMA}.job_tracking SET error_message = :said")
+        db.execute(query, {"said": "\x1b[2Jnothing [b]here"})
+    words = {"list": ["list", "job"], "show": ["show", "job", str(job)], "failures": ["failures"]}
+    said = run_here(app, *words[command]).out
+
+    assert "\x1b" not in said
+    assert r"\x1b[" in said
+    assert "[b]here" in said
 
 
 def test_show_names_the_worker_of_a_running_job(engine: Engine) -> None:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import BigInteger, Enum, Float, SmallInteger, String, Text
+from sqlalchemy import BigInteger, Column, Enum, Float, SmallInteger, String, Text, Uuid
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from tasktrail import BaseTaskTracking, InvalidField, TrackingOptions
-from tasktrail.fields import SETTABLE, checked, domain_columns
+from tasktrail.fields import SETTABLE, check_value, checked, domain_columns
 from tasktrail.models import STANDARD_COLUMNS
 from tests.support import JobTracking, OrderTracking
 
@@ -283,3 +283,15 @@ def test_any_json_is_accepted_or_refused_by_the_name_of_a_field(fields: dict[str
     refused = refusal(fields)
 
     assert refused is None or re.split(r"[. \[]", refused.field)[0] in {*fields, *ORDER}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "message"),
+    [
+        (Uuid(), "0195a1de-8c5e-7000-8000-000000000001", "field: must be a UUID"),
+        (Uuid(as_uuid=False), "abc", "field: is no UUID"),
+    ],
+)
+def test_what_is_no_uuid_is_refused(kind: Uuid[Any], value: str, message: str) -> None:
+    with pytest.raises(InvalidField, match=f"^{message}"):
+        check_value("field", Column("field", kind), value)

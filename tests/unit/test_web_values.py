@@ -6,15 +6,17 @@ import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
-from sqlalchemy import ARRAY, Boolean, Column, Date, DateTime, Float, Integer, Numeric, String
+from sqlalchemy import ARRAY, Boolean, Column, Date, DateTime, Float, Integer, Numeric, String, Uuid
 from sqlalchemy.types import TypeEngine
 
 from tasktrail import InvalidField
 from tasktrail.web import values
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
+SOME_ID = UUID("0195a1de-8c5e-7000-8000-000000000001")
 
 
 @pytest.mark.parametrize(
@@ -29,6 +31,8 @@ NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
         (DateTime(timezone=True), "2026-01-31T12:00:00Z", NOON),
         (DateTime(timezone=True), "2026-01-31t13:00+01:00", NOON),
         (String(), "12", "12"),
+        (Uuid(), str(SOME_ID), SOME_ID),
+        (Uuid(as_uuid=False), str(SOME_ID), str(SOME_ID)),
     ],
 )
 def test_a_text_is_read_as_its_column_wants_it(kind: TypeEngine[Any], text: str, expected: object) -> None:
@@ -46,6 +50,7 @@ def test_a_text_is_read_as_its_column_wants_it(kind: TypeEngine[Any], text: str,
         (Integer(), "٣", "field: must be a whole number (got '٣')"),
         (Float(), "heavy", "field: must be a number (got 'heavy')"),
         (Numeric(10, 2), "1,5", "field: must be a number (got '1,5')"),
+        (Uuid(), "abc", "field: must be a UUID (got 'abc')"),
         (Date(), "31.01.2026", "field: must be a day, e.g. 2026-01-31 (got '31.01.2026')"),
         (DateTime(), "2026-01-31", "field: write a time with its offset, e.g. 2026-01-31T12:00:00Z"),
         (DateTime(), "2026-02-30T12:00:00Z", "field: write a time with its offset"),
