@@ -36,26 +36,22 @@ def _begin(session: Session, staging: Staging, route: Route) -> None:
 
     One transaction must have written the row of the target and the ledger row of the newest legacy row, and
     nobody since, e.g. whoever cancelled what legacy workers had begun. Otherwise nobody knows without looking
-    whether the target is what the older rows make of it.
+    whether the target is what the older rows make of it. If it is, the last entry of its log has the number
+    of the older rows.
     """
-    newest = (
-        "l.disposition = 'migrated' AND l.reason IS NULL "
-        f"AND l.rule_version = {staging.transform.table.rule_version}"
-    )
     session.run(f"""
         INSERT INTO {staging.tail(route)} (_target_key, _source_key, _target_id, _updated_at, _older)
-        SELECT unit._target_key, there.newest, t.id, t.updated_at, there.older
+        SELECT unit._target_key, newest.source_key, t.id, t.updated_at,
+            coalesce((t.attempt_log -> -1 ->> 'number')::int, 0)
         FROM (SELECT DISTINCT _target_key FROM {staging.stage(route)} WHERE _is_fine) unit
         CROSS JOIN LATERAL (
-            SELECT max(l.source_key) FILTER (WHERE {newest}) AS newest,
-                max(l.target_id) FILTER (WHERE {newest}) AS target_id,
-                max(l.xmin::text) FILTER (WHERE {newest}) AS writer,
-                count(*) FILTER (WHERE l.disposition = 'consolidated') AS older
-            FROM {staging.ledger} l
+            SELECT l.source_key, l.target_id, l.xmin::text AS writer FROM {staging.ledger} l
             WHERE l.target_key = unit._target_key AND l.target_key IS NOT NULL
-                AND l.route = {literal(route.name)} AND {staging.is_known}
-        ) there
-        JOIN {qualified(route.target)} t ON t.id = there.target_id AND t.xmin::text = there.writer
+                AND l.route = {literal(route.name)} AND {staging.is_known} AND l.disposition = 'migrated'
+                AND l.reason IS NULL AND l.rule_version = {staging.transform.table.rule_version}
+            LIMIT 1
+        ) newest
+        JOIN {qualified(route.target)} t ON t.id = newest.target_id AND t.xmin::text = newest.writer
             AND {staging.is_ours("t", "NULL::text")}
     """)
 

@@ -129,7 +129,7 @@ def _create_ledger(op: Operations | ModuleType, schema: str | None) -> None:
     op.create_index(
         "idx_tasktrail_ledger_group",
         "tasktrail_ledger",
-        ["target_key", "route", "table_name"],
+        ["target_key", "route", "table_name", "disposition"],
         schema=schema,
         postgresql_where=sa.text("target_key IS NOT NULL AND deleted_at IS NULL"),
     )
