@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from sqlalchemy import Engine, text
 
@@ -83,6 +83,12 @@ class Upkeep:
     def tick(self) -> Done:
         """Do one round."""
         with self.engines.pooled() as db:
+            return self.maintenance.tick(db)
+
+    def lead(self) -> Done:
+        """Do one round as the leader, whose statements wait for locks no longer than a moment."""
+        with self.engines.pooled() as db, ExitStack() as leading:
+            assert self.maintenance._lead(db, leading)
             return self.maintenance.tick(db)
 
     def prune(self) -> int:

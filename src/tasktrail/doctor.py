@@ -13,7 +13,7 @@ from sqlalchemy import Connection, func, inspect, select, text
 from tasktrail import partitions, references
 from tasktrail import schema as tasktrail_schema
 from tasktrail.celery.trail import TASK_OPTIONS, Trail
-from tasktrail.errors import BrokerUnavailable, DatabaseUnavailable
+from tasktrail.errors import BrokerUnavailable, ConfigurationError, DatabaseUnavailable
 from tasktrail.guards import CLOCK, in_state, table_of
 from tasktrail.keys import keys_of
 from tasktrail.models import STANDARD_COLUMNS, standard_constraints, standard_indexes
@@ -252,7 +252,7 @@ def celery_settings(trail: Trail, _: Connection) -> Iterator[Finding]:
                 yield Finding("Celery settings", Severity.ERROR, f"{domain.task_name}.{option}", message)
     try:
         trail.publisher.require_broker()
-    except BrokerUnavailable as error:
+    except (BrokerUnavailable, ConfigurationError) as error:
         yield Finding("Celery settings", Severity.ERROR, "broker", str(error))
 
 

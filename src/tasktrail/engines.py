@@ -101,7 +101,8 @@ class Engines:
             connect_timeout: longest wait for a connection, in seconds.
             application_name: shown in ``pg_stat_activity``.
             prepared_statements: whether the server keeps statements for a connection.
-            silence: how long a transaction of maintenance may wait for its next statement, in seconds.
+            silence: how long a transaction of maintenance may wait for its next statement, in seconds; for a
+                lock it waits twice as long.
             setting: where the URL comes from, for messages.
         """
         self._url = sqlalchemy_url(url)
@@ -119,7 +120,7 @@ class Engines:
 
     @property
     def maintenance(self) -> Engine:
-        """The engine for transactions of maintenance, which the server ends when they are silent.
+        """The engine for transactions of maintenance, which the server ends when they are silent or stuck.
 
         A leader that is paused or cut off within one must not hold up the leader that takes its place.
         """
@@ -274,6 +275,8 @@ class Engines:
             options.append("-c synchronous_commit=off")
         if kind == "maintenance":
             options.append(f"-c idle_in_transaction_session_timeout={round(self._silence * 1000)}")
+            # Longer than that, so that locks of a leader that fell silent are waited for.
+            options.append(f"-c lock_timeout={round(2 * self._silence * 1000)}")
         return {
             "connect_timeout": said.get("connect_timeout", self._connect_timeout),
             "application_name": said.get("application_name", self._application_name),

@@ -1,4 +1,8 @@
-"""What the guards of the statements and the values they write are made of."""
+"""What the guards of the statements and the values they write are made of.
+
+The names of all parameters begin with an underscore, and those of columns do not: SQLAlchemy takes what an
+UPDATE is given under the name of a column as a value for that column.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +44,7 @@ def table_of(model: Model) -> Table:
 
 def this_row(table: Table) -> ColumnElement[bool]:
     """Match one row by its id."""
-    return table.c.id == bindparam("row_id", type_=BigInteger())
+    return table.c.id == bindparam("_row_id", type_=BigInteger())
 
 
 def in_state(table: FromClause, *states: Status) -> ColumnElement[bool]:
@@ -75,9 +79,9 @@ def owned(table: Table) -> tuple[ColumnElement[bool], ...]:
     return (
         this_row(table),
         is_now(table, Status.PROCESSING),
-        table.c.attempts == bindparam("fence_attempts", type_=Integer()),
-        table.c.celery_task_id.is_not_distinct_from(bindparam("fence_celery_task_id", type_=String())),
-        table.c.started_at == bindparam("fence_started_at", type_=DateTime(timezone=True)),
+        table.c.attempts == bindparam("_fence_attempts", type_=Integer()),
+        table.c.celery_task_id.is_not_distinct_from(bindparam("_fence_celery_task_id", type_=String())),
+        table.c.started_at == bindparam("_fence_started_at", type_=DateTime(timezone=True)),
     )
 
 
@@ -88,17 +92,17 @@ def let_go() -> dict[str, Any]:
 
 def due_in() -> dict[str, Any]:
     """Write a due time so many seconds from now."""
-    delay = func.make_interval(0, 0, 0, 0, 0, 0, bindparam("delay", type_=Double()))
+    delay = func.make_interval(0, 0, 0, 0, 0, 0, bindparam("_delay", type_=Double()))
     return {"next_attempt_at": CLOCK + delay, "dispatched_at": null()}
 
 
 def failure(table: Table, outcome: ColumnElement[str] | None = None) -> dict[str, Any]:
     """Write what every failed attempt writes: it is counted, named and logged."""
     if outcome is None:
-        outcome = bindparam("outcome", type_=String())
+        outcome = bindparam("_outcome", type_=String())
     return {
         "attempts": table.c.attempts + 1,
-        "error_message": bindparam("error", type_=Text()),
+        "error_message": bindparam("_error", type_=Text()),
         "attempt_log": log_with(table, outcome),
     }
 
@@ -115,7 +119,7 @@ def log_with(table: Table, outcome: ColumnElement[str]) -> ColumnElement[Any]:
         literal("outcome", String()),
         outcome,
         literal("error", String()),
-        func.coalesce(bindparam("error", type_=Text()), "no reason given"),
+        func.coalesce(bindparam("_error", type_=Text()), "no reason given"),
         literal("worker", String()),
         table.c.worker,
         type_=JSONB,
@@ -128,17 +132,21 @@ def log_with(table: Table, outcome: ColumnElement[str]) -> ColumnElement[Any]:
     return newest.concat(func.jsonb_build_array(entry, type_=JSONB))
 
 
-def revived(table: Table) -> dict[str, Any]:
+def revived(table: Table, due: ColumnElement[Any] = CLOCK) -> dict[str, Any]:
     """Write what starts an ended row again: log and count stay, with room for another round of attempts.
 
     It gets another Celery id: workers go on discarding messages under one that was revoked.
+
+    Args:
+        table: the row's table.
+        due: its due time.
     """
-    granted = bindparam("grant", type_=Integer())
+    granted = bindparam("_grant", type_=Integer())
     return {
         "status": literal_state(Status.PENDING),
         "celery_task_id": func.gen_random_uuid().cast(String()),
         "max_attempts": func.greatest(table.c.max_attempts, table.c.attempts + granted),
-        "next_attempt_at": CLOCK,
+        "next_attempt_at": due,
         "dispatched_at": null(),
         "completed_at": null(),
         **let_go(),
@@ -154,7 +162,7 @@ def cancelled(table: Table) -> dict[str, Any]:
     return {
         "status": literal_state(Status.CANCELLED),
         "completed_at": CLOCK,
-        "error_message": bindparam("error", type_=Text()),
+        "error_message": bindparam("_error", type_=Text()),
         "attempt_log": logged,
         **let_go(),
     }

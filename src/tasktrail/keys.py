@@ -48,7 +48,7 @@ def keys_of(model: Model) -> Table | None:
 
 def id_of_key(keys: Table) -> ScalarSelect[int]:
     """Select the id of the row with a natural key."""
-    guard = and_(*(column == bindparam(f"key_{column.name}", type_=column.type) for column in _key(keys)))
+    guard = and_(*(column == bindparam(f"_key_{column.name}", type_=column.type) for column in _key(keys)))
     return select(keys.c.id).where(guard).scalar_subquery()
 
 

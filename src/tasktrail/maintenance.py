@@ -11,14 +11,14 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
 from sqlalchemy import Connection, select, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from tasktrail import bookkeeping, counters, sweeps
 from tasktrail.chores import Chore, doing
@@ -26,9 +26,11 @@ from tasktrail.engines import Engines
 from tasktrail.errors import DatabaseUnavailable, LeaseExpired
 from tasktrail.guards import table_of
 from tasktrail.library import library
+from tasktrail.partitions import LOCK_TIMEOUT, set_lock_timeout
 from tasktrail.registry import Domain, Registry
 from tasktrail.retention import PartitionKeeper, prune_rows
 from tasktrail.settings import Settings
+from tasktrail.troubles import Troubles
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +81,7 @@ class Maintenance:
         """Remember what to work with; nothing is connected.
 
         Args:
-            registry: the domains; those without a task are pruned only.
+            registry: the domains; to those without a task nothing is sent.
             engines: the process's database engines.
             send: sends messages.
             settings: intervals, lease and retention.
@@ -97,7 +99,8 @@ class Maintenance:
             *chores,
         )
         self._partitions = PartitionKeeper(engines)
-        self._rescue_from = float("-inf")
+        self._troubles = Troubles()
+        self._rescue_from: dict[str, float] = {}
         self._reached: dict[str, list[tuple[float, datetime]]] = {}
 
     def run(self, stop: threading.Event) -> None:
@@ -116,7 +119,8 @@ class Maintenance:
                         stop.wait(self._settings.maintenance_interval)
                         continue
                     logger.info("maintenance: leading")
-                    self._rescue_from = time.monotonic() + 2 * self._settings.heartbeat_interval
+                    for domain in self._registry:
+                        self._wait_for_heartbeats(domain)
                     leading.enter_context(doing(self._chores))
                     while not stop.is_set():
                         self.tick(db)
@@ -129,7 +133,7 @@ class Maintenance:
                 stop.wait(self._settings.maintenance_interval)
 
     def tick(self, db: Connection) -> Done:
-        """Do one round.
+        """Do one round; a domain in which something fails does not keep the others from it.
 
         Args:
             db: a connection on which each statement commits.
@@ -138,13 +142,16 @@ class Maintenance:
             What was done.
         """
         done = Done()
-        if time.monotonic() >= self._rescue_from:
-            for domain in self._registry:
-                done.rescued += self._rescue(db, domain)
-        self._prerequisites(db, done)
+        for domain in self._registry:
+            if time.monotonic() >= self._rescue_from.get(domain.name, 0.0):
+                with self._apart("the rescue", domain):
+                    done.rescued += self._rescue(db, domain)
+        with self._troubles.contained("the look at prerequisites"):
+            self._prerequisites(db, done)
         for domain in self._registry:
             if domain.task_name is not None:
-                done.dispatched += self._dispatch(db, domain)
+                with self._apart("the dispatch", domain):
+                    done.dispatched += self._dispatch(db, domain)
         if done:
             logger.info("maintenance: %s", done)
         return done
@@ -152,7 +159,8 @@ class Maintenance:
     def roll_up(self) -> None:
         """Bring the figures of all domains up to date; the leader does so on a thread of its own."""
         for domain in self._registry:
-            bookkeeping.roll_up(self._engines.maintenance, domain)
+            with self._troubles.contained(f"the rollup of {domain.name}"):
+                bookkeeping.roll_up(self._engines.maintenance, domain)
 
     def prune(self) -> int:
         """Delete rows past their retention, and make partitions ahead; on a thread of its own as well.
@@ -164,10 +172,8 @@ class Maintenance:
         """
         pruned = 0
         for domain in self._registry:
-            try:
+            with self._troubles.contained(f"the pruning of {domain.name}"):
                 pruned += self._prune(domain)
-            except Exception:  # it is logged, and tried again in the next round
-                logger.exception("maintenance: pruning of %s failed", domain.name)
         if pruned:
             logger.info("maintenance: pruned %d rows", pruned)
         return pruned
@@ -184,26 +190,48 @@ class Maintenance:
                 db.invalidated or db.execute(text("SELECT pg_advisory_unlock(:key, hashtext(:tables))"), key)
             )
         )
-        # A leader that is silent for a lease, paused or cut off from the network, makes room for another.
-        db.execute(
-            text("SELECT set_config('idle_session_timeout', :milliseconds, false)"),
-            {"milliseconds": str(round(self._settings.lease * 1000))},
-        )
-        leading.callback(lambda: db.invalidated or db.execute(text("RESET idle_session_timeout")))
+        for setting, seconds in (
+            # A leader that is silent for a lease, paused or cut off from the network, makes room for another.
+            ("idle_session_timeout", self._settings.lease),
+            # Whoever locks a table holds up nothing but its own domain.
+            ("lock_timeout", LOCK_TIMEOUT),
+        ):
+            self._limit(db, leading, setting, seconds)
         return True
+
+    def _limit(self, db: Connection, leading: ExitStack, setting: str, seconds: float) -> None:
+        milliseconds = str(round(seconds * 1000))
+        db.execute(
+            text("SELECT set_config(:setting, :milliseconds, false)"),
+            {"setting": setting, "milliseconds": milliseconds},
+        )
+        leading.callback(lambda: db.invalidated or db.execute(text(f"RESET {setting}")))
+
+    @contextmanager
+    def _apart(self, work: str, domain: Domain) -> Iterator[None]:
+        """Keep trouble with a domain's table from the other domains."""
+        with self._troubles.contained(f"{work} of {domain.name}"):
+            try:
+                yield
+            except DBAPIError:
+                self._wait_for_heartbeats(domain)  # which may have been held up as well
+                raise
+
+    def _wait_for_heartbeats(self, domain: Domain) -> None:
+        self._rescue_from[domain.name] = time.monotonic() + 2 * self._settings.heartbeat_interval
 
     def _dispatch(self, db: Connection, domain: Domain) -> int:
         sent = 0
         parameters = {
-            "batch": BATCH,
-            "redispatch_after": self._settings.redispatch_after,
-            "reached": self._queue_reached(db, domain),
+            "_batch": BATCH,
+            "_redispatch_after": self._settings.redispatch_after,
+            "_reached": self._queue_reached(db, domain),
         }
         for _ in range(BATCHES_PER_TICK):
             rows = db.execute(sweeps.take_due_for_dispatch(domain.model), parameters).all()
             if rows and not self._send(domain, [(row.id, row.celery_task_id) for row in rows]):
                 for row in rows:
-                    mark = {"row_id": row.id, "marked_at": row.dispatched_at}
+                    mark = {"_row_id": row.id, "_marked_at": row.dispatched_at}
                     db.execute(sweeps.forget_dispatch_if_unchanged(domain.model), mark)
                 break
             sent += len(rows)
@@ -217,7 +245,7 @@ class Maintenance:
         Jobs may be shorter than the time between two rounds, so what earlier rounds saw counts for a while.
         """
         now, memory = time.monotonic(), self._settings.redispatch_after
-        newest = db.scalar(sweeps.newest_due_taken_since(domain.model), {"redispatch_after": memory})
+        newest = db.scalar(sweeps.newest_due_taken_since(domain.model), {"_redispatch_after": memory})
         seen = [(at, due) for at, due in self._reached.get(domain.name, []) if at > now - memory]
         self._reached[domain.name] = seen if newest is None else [*seen, (now, newest)]
         return max((due for _, due in self._reached[domain.name]), default=None)
@@ -225,16 +253,16 @@ class Maintenance:
     def _rescue(self, db: Connection, domain: Domain) -> int:
         policy = domain.policy
         parameters = {
-            "batch": BATCH,
-            "lease": self._settings.lease,
-            "base": policy.base,
-            "factor": policy.factor,
-            "cap": policy.cap,
+            "_batch": BATCH,
+            "_lease": self._settings.lease,
+            "_base": policy.base,
+            "_factor": policy.factor,
+            "_cap": policy.cap,
             # Beyond this, PostgreSQL's numbers overflow, and the cap has long been reached.
-            "exponent_limit": int(600 / math.log(policy.factor)) if policy.factor > 1 else 0,
-            "jitter": policy.jitter,
-            "gives_up": issubclass(LeaseExpired, policy.give_up_on),
-            "error": f"LeaseExpired: no heartbeat for {self._settings.lease:g} s",
+            "_exponent_limit": int(600 / math.log(policy.factor)) if policy.factor > 1 else 0,
+            "_jitter": policy.jitter,
+            "_gives_up": issubclass(LeaseExpired, policy.give_up_on),
+            "_error": f"LeaseExpired: no heartbeat for {self._settings.lease:g} s",
         }
         rescued = 0
         for _ in range(BATCHES_PER_TICK):
@@ -251,17 +279,20 @@ class Maintenance:
         pairs = select(needs.c.domain, needs.c.needs_domain).where(needs.c.met_at.is_(None)).distinct()
         unmet = [(row.domain, row.needs_domain) for row in db.execute(pairs)]
         for name in sorted({needed for _, needed in unmet if needed in self._registry}):
-            done.made_due += self._meet(self._registry.get(name))
+            with self._troubles.contained(f"the look at what waits for {name}"):
+                done.made_due += self._meet(self._registry.get(name))
         for waiting, needed in unmet:
             if waiting in self._registry and needed in self._registry:
-                done.cancelled += self._cancel_broken(
-                    db, self._registry.get(waiting), self._registry.get(needed)
-                )
+                with self._troubles.contained(f"the cancelling of {waiting} that waits for {needed}"):
+                    done.cancelled += self._cancel_broken(
+                        db, self._registry.get(waiting), self._registry.get(needed)
+                    )
 
     def _meet(self, needed: Domain) -> int:
         """Mark prerequisites as met and make rows due that waited for nothing else, in one transaction."""
         made_due = 0
         with self._engines.maintenance.begin() as db:
+            set_lock_timeout(db)
             waiting: dict[str, list[int]] = {}
             for meet in (sweeps.meet_prerequisites_on, sweeps.meet_prerequisites_on_absent):
                 for row in db.execute(meet(needed.model, self._schema)):
@@ -270,19 +301,19 @@ class Maintenance:
                 if name in self._registry:
                     model = self._registry.get(name).model
                     # Whoever meets other prerequisites of these rows or revives them is done then.
-                    db.execute(sweeps.lock_rows(model), {"ids": ids})
+                    db.execute(sweeps.lock_rows(model), {"_ids": ids})
                     statement = sweeps.make_due_if_prerequisites_met(model, self._schema)
-                    made_due += len(db.execute(statement, {"ids": ids}).all())
+                    made_due += len(db.execute(statement, {"_ids": ids}).all())
         return made_due
 
     def _cancel_broken(self, db: Connection, waiting: Domain, needed: Domain) -> int:
         broken = sweeps.broken_prerequisites(waiting.model, needed.model, self._schema)
         cancelled = 0
-        for row in db.execute(broken, {"batch": BATCH}).all():
+        for row in db.execute(broken, {"_batch": BATCH}).all():
             reason = (
                 f"prerequisite {needed.name} {row.needs_id} {f'is {row.status}' if row.status else 'is gone'}"
             )
-            parameters = {"row_id": row.tracking_id, "error": reason}
+            parameters = {"_row_id": row.tracking_id, "_error": reason}
             cancelled += len(db.execute(sweeps.cancel_if_held(waiting.model), parameters).all())
         return cancelled
 

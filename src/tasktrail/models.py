@@ -20,6 +20,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    MetaData,
     String,
     Table,
     Text,
@@ -139,8 +140,9 @@ class BaseTaskTracking:
 
             customer_id: Mapped[int]
 
-    Names and types of the standard columns are fixed by the plan (DESIGN section 4). Times are server
-    times in UTC. Rows are written by ``tasktrail.statements`` only, never through the ORM.
+    Names and types of the standard columns are fixed by the plan (DESIGN section 4). The name of a domain's
+    column begins with no underscore. Times are server times in UTC. Rows are written by
+    ``tasktrail.statements`` only, never through the ORM.
     """
 
     __tracking__: ClassVar[TrackingOptions]
@@ -181,8 +183,10 @@ class BaseTaskTracking:
         options = cls.__tracking__
         items: list[Any] = [*standard_constraints(options.domain), *standard_indexes(options.domain)]
         table: dict[str, Any] = {"schema": options.schema} if options.schema else {}
+        table["listeners"] = [("after_parent_attach", _refuse_names_of_parameters)]
         if options.partition_days is not None:
-            table |= _partitioned(cls, options)
+            table["postgresql_partition_by"] = "RANGE (id)"
+            table["listeners"] += _made_with_partitions(cls, options)
         elif options.natural_key is not None:
             items.append(UniqueConstraint(*options.natural_key.columns, name=options.natural_key.name))
         items.extend(options.extra)
@@ -200,8 +204,15 @@ def _name_of(model: Any) -> tuple[str, str | None]:
     return model.__tablename__, model.__tracking__.schema or model.metadata.schema
 
 
-def _partitioned(model: Any, options: TrackingOptions) -> dict[str, Any]:
-    """Return the arguments of a partitioned table: what it is partitioned by, and what is made with it."""
+def _refuse_names_of_parameters(table: Table, _: MetaData) -> None:
+    """Leave names with an underscore in front to the parameters of statements (``tasktrail.guards``)."""
+    for column in table.columns:
+        if column.key.startswith("_"):
+            raise ConfigurationError(f"{table.name}: a column cannot be named {column.key}, with _ in front")
+
+
+def _made_with_partitions(model: Any, options: TrackingOptions) -> list[tuple[str, Callable[..., None]]]:
+    """Return the listeners that make, and drop, what belongs to a partitioned table."""
     name, schema = _name_of(model)
     partitioning.check(name, options.partition_days)
     for item in options.extra:
@@ -227,8 +238,7 @@ def _partitioned(model: Any, options: TrackingOptions) -> dict[str, Any]:
     def after_drop(_: Table, db: Connection, **__: Any) -> None:
         run(partitioning.after_drop(name, schema), db)
 
-    listeners = [(function.__name__, function) for function in (before_create, after_create, after_drop)]
-    return {"postgresql_partition_by": "RANGE (id)", "listeners": listeners}
+    return [(function.__name__, function) for function in (before_create, after_create, after_drop)]
 
 
 def built_once(build: Callable[P, R]) -> Callable[P, R]:

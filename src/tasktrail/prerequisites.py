@@ -135,9 +135,9 @@ def wait_for(
             )
             .values(met_at=CLOCK)
         )
-    if db.execute(sweeps.hold_if_prerequisites_unmet(model, schema), {"ids": [own.id]}).first():
+    if db.execute(sweeps.hold_if_prerequisites_unmet(model, schema), {"_ids": [own.id]}).first():
         return True
-    db.execute(sweeps.make_due_if_prerequisites_met(model, schema), {"ids": [own.id]})
+    db.execute(sweeps.make_due_if_prerequisites_met(model, schema), {"_ids": [own.id]})
     return False
 
 
@@ -157,7 +157,7 @@ def _select_prerequisites(model: Model, schema: str | None) -> Select[Any]:
 
 def prerequisites_of(db: Database, model: Model, schema: str | None, tracking_id: int) -> list[Prerequisite]:
     """List the rows that a row waits for or waited for."""
-    rows = db.execute(_select_prerequisites(model, schema), {"row_id": tracking_id})
+    rows = db.execute(_select_prerequisites(model, schema), {"_row_id": tracking_id})
     return [
         Prerequisite(
             TrackingRef(row.needs_domain, row.needs_id),

@@ -55,9 +55,9 @@ def prune_rows(engine: Engine, domain: Domain, seconds: float, *, batch: int, ba
     forget = sweeps.forget_prerequisites_of_absent(domain.model, domain.schema)
     for _ in range(batches):
         with engine.begin() as db:
-            ids = db.execute(prune, {"batch": batch, "retention": seconds}).scalars().all()
+            ids = db.execute(prune, {"_batch": batch, "_retention": seconds}).scalars().all()
             if ids:
-                db.execute(forget, {"ids": list(ids)})
+                db.execute(forget, {"_ids": list(ids)})
                 bookkeeping.note_pruned(db, domain, seconds)
         pruned += len(ids)
         if len(ids) < batch:
@@ -190,7 +190,7 @@ def forget_prerequisites(db: Connection, domain: Domain, first: int, end: int) -
     if not ids:
         return 0
     return db.execute(
-        sweeps.forget_prerequisites_of_absent(domain.model, domain.schema), {"ids": list(ids)}
+        sweeps.forget_prerequisites_of_absent(domain.model, domain.schema), {"_ids": list(ids)}
     ).rowcount
 
 

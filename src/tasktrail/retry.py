@@ -106,6 +106,7 @@ class RetryPolicy:
         max_attempts: int,
         now: datetime,
         random: Callable[[], float],
+        asked: float | None = None,
     ) -> Decision:
         """Decide what follows a failed attempt.
 
@@ -121,13 +122,15 @@ class RetryPolicy:
             max_attempts: how many may fail before the row ends.
             now: current time, aware; only used to read a ``Retry-After`` date.
             random: returns a number in [0, 1), e.g. ``random.random``.
+            asked: seconds that the body asked for in another way, if it did.
 
         Returns:
             ``Retry`` with the delay, or ``NoRetry`` with the reason.
         """
-        asked = requested_delay(error, now)
-        if asked is False:
+        said = requested_delay(error, now)
+        if said is False:
             return NoRetry("the error asks never to be retried")
+        asked = said if asked is None else asked
         if isinstance(error, self.give_up_on):
             return NoRetry(f"{type(error).__name__} is not worth a retry")
         if failures >= max_attempts:
@@ -176,7 +179,7 @@ def parse_retry_after(header: str, now: datetime) -> float | None:
     """
     text = header.strip()
     if text.isascii() and text.isdigit():
-        return _seconds(int(text))
+        return _seconds(float(text))  # which takes any number of digits, as int does not
     try:
         moment = parsedate_to_datetime(text)
     except (ValueError, OverflowError):

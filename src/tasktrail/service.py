@@ -42,9 +42,11 @@ class BaseTaskTrackingService(Generic[ModelT]):
         db: the session; writes commit it, so do not share it with work of your own that is not to be
             committed. Inside a transaction of your own use ``tasktrail.tracker`` with ``db.run_sync``.
         model: the domain's model.
+        schema: where the library's own tables are; unless it is set, where the model's table is.
     """
 
     model: ClassVar[type[BaseTaskTracking]]
+    schema: ClassVar[str | None] = None
 
     def __init__(self, db: AsyncSession, model: type[ModelT] | None = None) -> None:
         self.db = db
@@ -77,6 +79,8 @@ class BaseTaskTrackingService(Generic[ModelT]):
     ) -> None:
         """Take a row to another state.
 
+        A row that moves to PENDING is due at once, or once its prerequisites are met; maintenance sends it.
+
         Args:
             tracking_id: the row.
             status: the state to reach; a name is read without regard to case.
@@ -88,7 +92,10 @@ class BaseTaskTrackingService(Generic[ModelT]):
             WrongState: no transition leads there from the row's state.
         """
         target = _status(status)
-        await self._write(lambda db: tracker.move(db, self._model, tracking_id, target, error_message))
+        schema = type(self).schema
+        await self._write(
+            lambda db: tracker.move(db, self._model, tracking_id, target, error_message, schema=schema)
+        )
 
     async def get_tracking(self, tracking_id: int) -> ModelT:
         """Return a detached snapshot of a row.

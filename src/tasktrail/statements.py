@@ -12,11 +12,13 @@ from typing import Any
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    DateTime,
     Select,
     String,
     Text,
     and_,
     bindparam,
+    case,
     func,
     literal,
     null,
@@ -34,6 +36,7 @@ from tasktrail.guards import (
     cancelled,
     due_in,
     failure,
+    in_state,
     is_now,
     let_go,
     literal_state,
@@ -74,7 +77,7 @@ def select_by_natural_key(model: Model) -> Select[Any]:
     table = table_of(model)
     key = model.__tracking__.natural_key
     columns = key.columns if key else ()
-    guard = and_(*(table.c[name] == bindparam(f"key_{name}", type_=table.c[name].type) for name in columns))
+    guard = and_(*(table.c[name] == bindparam(f"_key_{name}", type_=table.c[name].type) for name in columns))
     keys = keys_of(model)
     if keys is not None:
         guard = table.c.id == id_of_key(keys)
@@ -94,7 +97,7 @@ def mark_dispatched_if_pending(model: Model) -> Write:
     return (
         update(table)
         .where(
-            table.c.id == func.any(bindparam("ids", type_=ARRAY(BigInteger))),
+            table.c.id == func.any(bindparam("_ids", type_=ARRAY(BigInteger))),
             is_now(table, Status.PENDING),
             table.c.next_attempt_at.is_not(None),
         )
@@ -123,8 +126,8 @@ def claim_if_pending_and_due(model: Model) -> Write:
             heartbeat_at=CLOCK,
             completed_at=null(),
             updated_at=CLOCK,
-            celery_task_id=bindparam("new_celery_task_id", type_=String()),
-            worker=bindparam("new_worker", type_=String()),
+            celery_task_id=bindparam("_new_celery_task_id", type_=String()),
+            worker=bindparam("_new_worker", type_=String()),
         )
         .returning(
             table.c.started_at,
@@ -150,7 +153,7 @@ def progress_if_owned(model: Model) -> Write:
     progress = model.__tracking__.progress
     values: dict[str, Any] = {"heartbeat_at": CLOCK, "updated_at": CLOCK}
     if progress is not None:
-        for name, parameter in ((progress.done, "done"), (progress.total, "total")):
+        for name, parameter in ((progress.done, "_done"), (progress.total, "_total")):
             column = table.c[name]
             values[name] = func.coalesce(bindparam(parameter, type_=column.type), column)
     return update(table).where(*_owned(table)).values(**values).returning(table.c.id)
@@ -160,7 +163,7 @@ def record_if_owned(model: Model, names: Collection[str]) -> Write:
     """Write domain columns of a row this attempt owns; renews the lease."""
     table = table_of(model)
     values: dict[str, Any] = {
-        name: bindparam(f"value_{name}", type_=table.c[name].type) for name in sorted(names)
+        name: bindparam(f"_value_{name}", type_=table.c[name].type) for name in sorted(names)
     }
     return (
         update(table)
@@ -180,7 +183,7 @@ def complete_if_owned(model: Model) -> Write:
         .values(
             status=literal_state(Status.COMPLETED),
             completed_at=CLOCK,
-            error_message=bindparam("note", type_=Text()),
+            error_message=bindparam("_note", type_=Text()),
             **let_go(),
         )
         .returning(table.c.id)
@@ -240,12 +243,13 @@ def cancel_if_active(model: Model) -> Write:
 
 @built_once
 def revive_if_ended(model: Model) -> Write:
-    """FAILED or CANCELLED -> PENDING, due at once, with room for another round of attempts."""
+    """FAILED or CANCELLED -> PENDING with a due time or none, with room for another round of attempts."""
     table = table_of(model)
+    due = bindparam("_due", type_=DateTime(timezone=True))
     return (
         update(table)
         .where(this_row(table), is_now(table, *REVIVABLE))
-        .values(**revived(table))
+        .values(**revived(table, case((due <= CLOCK, CLOCK), else_=due)))
         .returning(table.c.id, table.c.celery_task_id)
     )
 
@@ -254,23 +258,26 @@ def revive_if_ended(model: Model) -> Write:
 def move_if_allowed(model: Model, target: Status) -> Write:
     """Any state that leads to the target -> the target, without a fence; for callers of the seed API."""
     table = table_of(model)
-    error = bindparam("error", type_=Text())
+    if target is Status.CANCELLED:
+        return cancel_if_active(model)
+    is_ended = in_state(table, *REVIVABLE)
+    again = revived(table)
+    error = bindparam("_error", type_=Text())
     values: dict[Status, dict[str, Any]] = {
         Status.PENDING: {
-            "next_attempt_at": CLOCK,
-            "dispatched_at": null(),
-            "completed_at": null(),
-            **let_go(),
+            **again,
+            **{
+                name: case((is_ended, again[name]), else_=table.c[name])
+                for name in ("celery_task_id", "max_attempts")
+            },
         },
         Status.PROCESSING: {"started_at": CLOCK, "completed_at": null(), "updated_at": CLOCK},
         Status.COMPLETED: {"completed_at": CLOCK, "error_message": error, **let_go()},
         Status.FAILED: {"completed_at": CLOCK, **failure(table, literal("error", String())), **let_go()},
     }
-    if target is Status.CANCELLED:
-        return cancel_if_active(model)
     return (
         update(table)
         .where(this_row(table), is_now(table, *sources(target)))
-        .values(status=literal_state(target), **values[target])
+        .values(**{"status": literal_state(target), **values[target]})
         .returning(table.c.id)
     )

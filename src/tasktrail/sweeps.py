@@ -73,7 +73,7 @@ def _batch(table: Table, *guard: ColumnElement[bool], oldest_first: ColumnElemen
         select(table.c.id)
         .where(*guard)
         .order_by(oldest_first)
-        .limit(bindparam("batch", type_=Integer()))
+        .limit(bindparam("_batch", type_=Integer()))
         .with_for_update(skip_locked=True)
     )
 
@@ -89,9 +89,9 @@ def take_due_for_dispatch(model: Model) -> Write:
     """
     table = table_of(model)
     since = func.greatest(table.c.dispatched_at, table.c.next_attempt_at)
-    waited = func.greatest(_seconds("redispatch_after"), table.c.dispatched_at - table.c.next_attempt_at)
-    patience = func.least(waited, MOST_PATIENCE * _seconds("redispatch_after"))
-    reached = bindparam("reached", None, type_=DateTime(timezone=True))
+    waited = func.greatest(_seconds("_redispatch_after"), table.c.dispatched_at - table.c.next_attempt_at)
+    patience = func.least(waited, MOST_PATIENCE * _seconds("_redispatch_after"))
+    reached = bindparam("_reached", None, type_=DateTime(timezone=True))
     is_queue_past_it = func.coalesce(reached > table.c.next_attempt_at, true())
     lost = table.c.dispatched_at.is_(None) | ((since + patience <= func.now()) & is_queue_past_it)
     batch = _batch(
@@ -114,7 +114,7 @@ def newest_due_taken_since(model: Model) -> Select[Any]:
     """Read the newest due time among the running rows that were taken lately: how far the queue has come."""
     table = table_of(model)
     return select(func.max(table.c.next_attempt_at)).where(
-        in_state(table, Status.PROCESSING), table.c.started_at > func.now() - _seconds("redispatch_after")
+        in_state(table, Status.PROCESSING), table.c.started_at > func.now() - _seconds("_redispatch_after")
     )
 
 
@@ -125,9 +125,9 @@ def forget_dispatch_if_unchanged(model: Model) -> Write:
     return (
         update(table)
         .where(
-            table.c.id == bindparam("row_id"),
+            table.c.id == bindparam("_row_id"),
             is_now(table, Status.PENDING),
-            table.c.dispatched_at == bindparam("marked_at"),
+            table.c.dispatched_at == bindparam("_marked_at"),
         )
         .values(dispatched_at=null())
         .returning(table.c.id)
@@ -140,10 +140,10 @@ def renew_leases_if_owned(model: Model) -> Write:
     table = table_of(model)
     fences = (
         func.unnest(
-            bindparam("fence_ids", type_=ARRAY(BigInteger)),
-            bindparam("fence_attempts", type_=ARRAY(Integer)),
-            bindparam("fence_celery_task_ids", type_=ARRAY(String)),
-            bindparam("fence_started_ats", type_=ARRAY(DateTime(timezone=True))),
+            bindparam("_fence_ids", type_=ARRAY(BigInteger)),
+            bindparam("_fence_attempts", type_=ARRAY(Integer)),
+            bindparam("_fence_celery_task_ids", type_=ARRAY(String)),
+            bindparam("_fence_started_ats", type_=ARRAY(DateTime(timezone=True))),
         )
         .table_valued("id", "attempts", "celery_task_id", "started_at")
         .render_derived(name="fences")
@@ -169,14 +169,14 @@ def rescue_if_lease_expired(model: Model) -> Write:
     batch = _batch(
         table,
         in_state(table, Status.PROCESSING),
-        table.c.heartbeat_at < func.now() - _seconds("lease"),
+        table.c.heartbeat_at < func.now() - _seconds("_lease"),
         oldest_first=table.c.heartbeat_at,
     )
-    is_last = bindparam("gives_up", type_=Boolean()) | (table.c.attempts + 1 >= table.c.max_attempts)
-    exponent = func.least(table.c.attempts, bindparam("exponent_limit", type_=Integer()))
-    growth = func.power(bindparam("factor", type_=Double()), exponent)
-    delay = func.least(bindparam("base", type_=Double()) * growth, bindparam("cap", type_=Double()))
-    dice = case((bindparam("jitter", type_=Boolean()), func.random()), else_=literal(1.0, Double()))
+    is_last = bindparam("_gives_up", type_=Boolean()) | (table.c.attempts + 1 >= table.c.max_attempts)
+    exponent = func.least(table.c.attempts, bindparam("_exponent_limit", type_=Integer()))
+    growth = func.power(bindparam("_factor", type_=Double()), exponent)
+    delay = func.least(bindparam("_base", type_=Double()) * growth, bindparam("_cap", type_=Double()))
+    dice = case((bindparam("_jitter", type_=Boolean()), func.random()), else_=literal(1.0, Double()))
     due = CLOCK + func.make_interval(0, 0, 0, 0, 0, 0, delay * dice)
     return (
         update(table)
@@ -201,11 +201,11 @@ def prune_if_ended(model: Model, schema: str | None) -> ReturningDelete[Any]:
     """
     table = table_of(model)
     needs, migrations = library(schema).prerequisites, library(schema).migrations
-    old = func.now() - _seconds("retention")
+    old = func.now() - _seconds("_retention")
     days = model.__tracking__.partition_days
     # A partition goes as a whole, so its rows wait for it, and for those among them that ended late.
     is_in_time = (
-        true() if days is None else table.c.id < _first_id_of_partition_before(days, _seconds("retention"))
+        true() if days is None else table.c.id < _first_id_of_partition_before(days, _seconds("_retention"))
     )
     awaited = exists().where(
         needs.c.needs_domain == model.__tracking__.domain,
@@ -234,7 +234,7 @@ def forget_prerequisites_of_absent(model: Model, schema: str | None) -> Delete:
     needs = library(schema).prerequisites
     return delete(needs).where(
         needs.c.domain == model.__tracking__.domain,
-        needs.c.tracking_id == func.any(bindparam("ids")),
+        needs.c.tracking_id == func.any(bindparam("_ids")),
         ~exists().where(table.c.id == needs.c.tracking_id),
     )
 
@@ -289,7 +289,7 @@ def lock_rows(model: Model) -> Select[Any]:
     table = table_of(model)
     return (
         select(table.c.id)
-        .where(table.c.id == func.any(bindparam("ids")))
+        .where(table.c.id == func.any(bindparam("_ids")))
         .order_by(table.c.id)
         .with_for_update(key_share=True)
     )
@@ -304,7 +304,7 @@ def make_due_if_prerequisites_met(model: Model, schema: str | None) -> Write:
     return (
         update(table)
         .where(
-            table.c.id == func.any(bindparam("ids")),
+            table.c.id == func.any(bindparam("_ids")),
             is_now(table, Status.PENDING),
             table.c.next_attempt_at.is_(None),
             _waiting_with(table, model, needs, met),
@@ -323,7 +323,7 @@ def hold_if_prerequisites_unmet(model: Model, schema: str | None) -> Write:
     return (
         update(table)
         .where(
-            table.c.id == func.any(bindparam("ids")),
+            table.c.id == func.any(bindparam("_ids")),
             is_now(table, Status.PENDING),
             _waiting_with(table, model, needs, needs.c.met_at.is_(None)),
         )
@@ -372,7 +372,7 @@ def broken_prerequisites(model: Model, needed: Model, schema: str | None) -> Sel
             held,
         )
         .order_by(needs.c.tracking_id)
-        .limit(bindparam("batch", type_=Integer()))
+        .limit(bindparam("_batch", type_=Integer()))
     )
 
 
@@ -383,14 +383,14 @@ def cancel_if_held(model: Model) -> Write:
     return (
         update(table)
         .where(
-            table.c.id == bindparam("row_id"),
+            table.c.id == bindparam("_row_id"),
             is_now(table, Status.PENDING),
             table.c.next_attempt_at.is_(None),
         )
         .values(
             status=literal_state(Status.CANCELLED),
             completed_at=CLOCK,
-            error_message=bindparam("error", type_=Text()),
+            error_message=bindparam("_error", type_=Text()),
             **let_go(),
         )
         .returning(table.c.id)

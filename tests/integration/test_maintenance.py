@@ -540,6 +540,120 @@ def test_maintenance_outlives_an_error_that_nobody_expected(
     assert "a bug in the transport" in caplog.text
 
 
+@pytest.fixture
+def trouble(engine: Engine, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Something is wrong with the first domain's table: a failed deployment, or a lock that is held."""
+    with engine.connect() as db:
+        if request.param == "missing":
+            db.execute(text("ALTER TABLE tracking.job_tracking RENAME TO gone"))
+            db.commit()
+        else:
+            db.execute(text("LOCK TABLE tracking.job_tracking IN ACCESS EXCLUSIVE MODE"))
+        yield
+        db.rollback()
+
+
+def add_order(engine: Engine, **fields: Any) -> int:
+    with engine.begin() as db:
+        fields = {"day": datetime.now(UTC).date(), "currency": "EUR", **fields}
+        return tracker.create(db, OrderTracking, fields).id
+
+
+@pytest.mark.parametrize("trouble", ["missing", "locked"], indirect=True)
+@pytest.mark.usefixtures("trouble")
+def test_a_domain_whose_table_cannot_be_used_keeps_no_other_from_being_dispatched_and_rescued(
+    engine: Engine, make_upkeep: MakeUpkeep, caplog: pytest.LogCaptureFixture
+) -> None:
+    upkeep = make_upkeep(lease=0.5, **QUICK)
+    assert next(iter(upkeep.registry)).name == "job"
+    due, lost = add_order(engine), add_order(engine, currency="USD", max_attempts=1)
+    with engine.begin() as db:
+        tracker.claim(db, OrderTracking, lost, celery_task_id="task 1", worker="w1")
+    shift(engine, -61, "heartbeat_at", ids=[lost], model=OrderTracking)
+
+    with upkeep.running() as thread:
+        until(lambda: due in upkeep.outbox.ids("order"), seconds=20)
+        until(lambda: columns(engine, lost, OrderTracking)["status"] == Status.FAILED, seconds=20)
+        rounds = len(upkeep.outbox.batches)
+        again = add_order(engine, currency="CHF")
+        until(lambda: again in upkeep.outbox.ids("order"), seconds=20)
+        assert thread.is_alive()
+
+    assert len(upkeep.outbox.batches) > rounds
+    assert caplog.text.count("the dispatch of job failed") == 1, "it is logged once, not in every round"
+    assert "leadership lost" not in caplog.text
+
+
+def test_a_domain_whose_table_can_be_used_again_goes_on_and_its_workers_may_renew_their_leases_first(
+    engine: Engine, make_upkeep: MakeUpkeep, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    upkeep = make_upkeep(maintenance_interval=0.02, heartbeat_interval=30, lease=60)
+    job, live = add_job(engine), add_job(engine)
+    claim(engine, live)
+    expire(engine, live)
+
+    with engine.begin() as db:
+        db.execute(text("LOCK TABLE tracking.job_tracking IN ACCESS EXCLUSIVE MODE"))
+        upkeep.lead()
+    first = upkeep.lead()
+
+    assert (first.dispatched, first.rescued) == (1, 0)
+    assert job in upkeep.outbox.ids()
+    assert "the dispatch of job goes on" in caplog.text
+
+
+def test_a_prerequisite_whose_table_is_locked_holds_up_nobody_else(
+    engine: Engine, make_upkeep: MakeUpkeep
+) -> None:
+    upkeep = make_upkeep()
+    job, order = add_job(engine), add_order(engine)
+    waiting = [add_order(engine, currency=currency, next_attempt_at=None) for currency in ("USD", "CHF")]
+    with engine.begin() as db:
+        for row, (domain, needs) in zip(waiting, [("job", job), ("order", order)], strict=True):
+            db.execute(
+                text(
+                    "INSERT INTO tracking.tasktrail_prerequisites (domain, tracking_id, needs_domain, "
+                    "needs_id, if_unmet) VALUES ('order', :row, :domain, :needs, 'wait')"
+                ),
+                {"row": row, "domain": domain, "needs": needs},
+            )
+        db.execute(
+            text(
+                "UPDATE tracking.order_tracking SET status = 'COMPLETED', completed_at = now() WHERE id = :id"
+            ),
+            {"id": order},
+        )
+
+    with engine.begin() as db:
+        db.execute(text("LOCK TABLE tracking.job_tracking IN ACCESS EXCLUSIVE MODE"))
+        assert upkeep.lead().made_due == 1
+
+    assert columns(engine, waiting[1], OrderTracking)["next_attempt_at"] is not None
+
+
+@pytest.mark.parametrize("work", ["roll_up", "prune"])
+@pytest.mark.parametrize("trouble", ["missing", "locked"], indirect=True)
+@pytest.mark.usefixtures("trouble")
+def test_a_domain_whose_table_cannot_be_used_keeps_no_other_from_being_rolled_up_and_pruned(
+    engine: Engine, make_upkeep: MakeUpkeep, work: str
+) -> None:
+    upkeep = make_upkeep(lease=0.5, **QUICK)
+    order = add_order(engine)
+    with engine.begin() as db:
+        db.execute(text("UPDATE tracking.order_tracking SET status = 'COMPLETED', completed_at = now()"))
+    if work == "prune":
+        shift(engine, -40 * DAY, "created_at", "completed_at", ids=[order], model=OrderTracking)
+
+    getattr(upkeep.maintenance, work)()
+
+    if work == "prune":
+        assert count_rows(engine, OrderTracking) == 0
+    else:
+        query = "SELECT count(*) FROM tracking.tasktrail_rollup_state WHERE domain = 'order'"
+        assert scalar(engine, query) == 1
+
+
 def test_a_new_leader_gives_workers_the_time_to_renew_their_leases(
     engine: Engine, make_upkeep: MakeUpkeep
 ) -> None:

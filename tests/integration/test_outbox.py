@@ -388,6 +388,21 @@ def test_a_failed_unit_of_work_is_restarted_with_a_message_where_that_is_asked_f
     assert columns(engine, first.id, OrderTracking)["status"] == second.status
 
 
+@pytest.mark.parametrize("in_session", [True, False], ids=["session", "own transaction"])
+def test_a_unit_of_work_that_is_restarted_for_later_waits_until_then(
+    shop: Shop, engine: Engine, order: dict[str, Any], in_session: bool
+) -> None:
+    first = enqueue(shop, engine, in_session, **order)
+    shop.order.cancel(first.id, "stop")
+    shop.forget()
+    due = datetime.now(UTC) + timedelta(days=30)
+
+    enqueue(shop, engine, in_session, on_duplicate="restart", next_attempt_at=due, **order)
+
+    assert columns(engine, first.id, OrderTracking)["next_attempt_at"] == due
+    assert shop.sent() == []
+
+
 # Due times
 
 

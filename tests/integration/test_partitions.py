@@ -461,7 +461,7 @@ def plan(engine: Engine, statement: Any, values: dict[str, Any], *, generic: boo
 @pytest.mark.parametrize("generic", [False, True])
 def test_a_claim_touches_one_partition(engine: Engine, upkeep: Upkeep, *, generic: bool) -> None:
     upkeep.prune()
-    values = {"row_id": add(engine), "new_celery_task_id": "t", "new_worker": "w"}
+    values = {"_row_id": add(engine), "_new_celery_task_id": "t", "_new_worker": "w"}
 
     found = plan(engine, statements.claim_if_pending_and_due(ParcelTracking), values, generic=generic)
 
@@ -479,7 +479,7 @@ def test_a_batch_that_is_picked_by_state_is_written_by_its_ids(engine: Engine, u
     found = plan(
         engine,
         sweeps.take_due_for_dispatch(ParcelTracking),
-        {"batch": 10, "redispatch_after": 60.0},
+        {"_batch": 10, "_redispatch_after": 60.0},
         generic=False,
     )
 

@@ -18,17 +18,17 @@ from tests.support import JobTracking
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 VALUES: dict[str, Any] = {
-    "row_id": 25_000,
-    "ids": [25_000, 25_001],
-    "fence_attempts": 0,
-    "fence_celery_task_id": "task 1",
-    "fence_started_at": NOW,
-    "fence_ids": [25_000],
-    "fence_celery_task_ids": ["task 1"],
-    "fence_started_ats": [NOW],
-    "grant": 1,
-    "delay": 1.0,
-    "marked_at": NOW,
+    "_row_id": 25_000,
+    "_ids": [25_000, 25_001],
+    "_fence_attempts": 0,
+    "_fence_celery_task_id": "task 1",
+    "_fence_started_at": NOW,
+    "_fence_ids": [25_000],
+    "_fence_celery_task_ids": ["task 1"],
+    "_fence_started_ats": [NOW],
+    "_grant": 1,
+    "_delay": 1.0,
+    "_marked_at": NOW,
 }
 BY_ID: dict[str, Callable[[], Any]] = {
     "mark_dispatched_if_pending": lambda: statements.mark_dispatched_if_pending(JobTracking),
@@ -73,8 +73,8 @@ def plan(engine: Engine, statement: Any) -> str:
     """Return how the server would run a statement with ``VALUES``."""
     compiled = statement.compile(dialect=PGDialect_psycopg())
     values = {name: VALUES.get(name, compiled.params[name]) for name in compiled.params}
-    if "fence_ids" in values:
-        values["fence_attempts"] = [0]
+    if "_fence_ids" in values:
+        values["_fence_attempts"] = [0]
     with engine.begin() as db:
         return "\n".join(db.exec_driver_sql(f"EXPLAIN {compiled}", values).scalars())
 

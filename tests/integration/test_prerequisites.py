@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text, update
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from tasktrail import (
+    BaseTaskTrackingService,
     Enqueued,
     InvalidField,
     NotDue,
@@ -310,6 +312,41 @@ def test_a_cancelled_chain_is_started_again_from_its_end_and_waits_in_order(offi
 
     assert held == [True, True]
     assert (office.is_held(second), office.is_held(third)) == (False, True)
+
+
+@pytest.mark.parametrize("end", [Status.FAILED, Status.CANCELLED])
+async def test_a_row_that_is_moved_to_pending_waits_for_its_prerequisites_all_the_same(
+    office: Desk, async_session: AsyncSession, end: Status
+) -> None:
+    first = office.job.enqueue()
+    second = office.job.enqueue(after=[first], if_unmet="wait")
+    jobs = BaseTaskTrackingService(async_session, JobTracking)
+    for status in ("PROCESSING", end, "PENDING"):
+        await jobs.update_status(second.id, status)
+    office.sent()
+    office.tick()
+    held, sent = office.is_held(second), office.sent_ids()
+    office.complete(first)
+    office.tick()
+
+    assert (held, sent) == (True, [])
+    assert not office.is_held(second)
+
+
+async def test_a_service_may_be_told_where_the_tables_of_the_library_are(
+    office: Desk, async_session: AsyncSession
+) -> None:
+    class Elsewhere(BaseTaskTrackingService[JobTracking]):
+        model = JobTracking
+        schema = "elsewhere"
+
+    job = office.job.enqueue()
+    office.job.cancel(job.id, "stop")
+
+    with pytest.raises(ProgrammingError, match=r'"elsewhere\.tasktrail_prerequisites" does not exist'):
+        await Elsewhere(async_session).update_status(job.id, "PENDING")
+
+    assert scalar(office, f"SELECT status FROM tracking.job_tracking WHERE id = {job.id}") == "CANCELLED"
 
 
 # Cycles
@@ -649,7 +686,7 @@ def test_two_leaders_that_each_meet_one_half_leave_no_row_waiting_for_ever(offic
     waiting = office.order.enqueue(after=[first, second], **office.order_fields())
     office.complete(first, second)
     needs = library(SCHEMA).prerequisites
-    ids = {"ids": [waiting.id]}
+    ids = {"_ids": [waiting.id]}
     model = office.order.domain.model
     leader = threading.Thread(target=office.tick)
 
@@ -676,7 +713,7 @@ def test_a_retry_while_the_last_prerequisite_is_met_leaves_no_row_waiting_for_ev
     with office.engine.begin() as db:  # an operator's retry, in the middle of its transaction
         tracker.revive(db, JobTracking, waiting.id)
         held = db.execute(
-            sweeps.hold_if_prerequisites_unmet(JobTracking, SCHEMA), {"ids": [waiting.id]}
+            sweeps.hold_if_prerequisites_unmet(JobTracking, SCHEMA), {"_ids": [waiting.id]}
         ).all()
         leader.start()
         until(lambda: somebody_waits_for_a_lock(office.engine))

@@ -409,16 +409,17 @@ def upgrade_all(db: Connection, name: str | None) -> None:
         version.upgrade(Operations(MigrationContext.configure(db)), schema=name)
 
 
-def test_every_upgrade_can_be_taken_back(make_database: MakeDatabase) -> None:
+@pytest.mark.parametrize("name", ["library", "Job-tracking"])  # the second has to be quoted
+def test_every_upgrade_can_be_taken_back(make_database: MakeDatabase, name: str) -> None:
     engine = create_engine(make_database())
     with engine.begin() as db:
-        upgrade_all(db, "library")
+        upgrade_all(db, name)
         for version in reversed(schema.VERSIONS):
-            found = schema.problems(db, [], schema="library")
+            found = schema.problems(db, [], schema=name)
             assert found == ([] if version.VERSION == schema.HEAD else [outdated(version.VERSION)])
-            version.downgrade(Operations(MigrationContext.configure(db)), schema="library")
+            version.downgrade(Operations(MigrationContext.configure(db)), schema=name)
 
-        assert sa.inspect(db).get_table_names(schema="library") == []
+        assert sa.inspect(db).get_table_names(schema=name) == []
     engine.dispose()
 
 

@@ -43,27 +43,28 @@ def database_url(
 
 def take(db: Connection, batch: int = 500) -> list[int]:
     statement = sweeps.take_due_for_dispatch(JobTracking)
-    return [row.id for row in db.execute(statement, {"batch": batch, "redispatch_after": 60})]
+    return [row.id for row in db.execute(statement, {"_batch": batch, "_redispatch_after": 60})]
 
 
 def rescue(db: Connection, batch: int = 500, **policy: Any) -> list[int]:
     statement = sweeps.rescue_if_lease_expired(JobTracking)
-    return [row.id for row in db.execute(statement, {**POLICY, "batch": batch, **policy})]
+    parameters = {f"_{name}": value for name, value in {**POLICY, "batch": batch, **policy}.items()}
+    return [row.id for row in db.execute(statement, parameters)]
 
 
 def prune(db: Connection, batch: int = 500) -> list[int]:
     statement = sweeps.prune_if_ended(JobTracking, SCHEMA)
-    return list(db.scalars(statement, {"batch": batch, "retention": 30 * DAY}))
+    return list(db.scalars(statement, {"_batch": batch, "_retention": 30 * DAY}))
 
 
 def cancel(db: Connection, batch: int = 500) -> list[int]:
     statement = sweeps.cancel_batch_if_active(JobTracking, [])
-    return list(db.scalars(statement, {"batch": batch, "error": "nobody wants it"}))
+    return list(db.scalars(statement, {"_batch": batch, "_error": "nobody wants it"}))
 
 
 def revive(db: Connection, batch: int = 500) -> list[int]:
     statement = sweeps.revive_batch_if_ended(JobTracking, [])
-    return [row.id for row in db.execute(statement, {"batch": batch, "grant": 3})]
+    return [row.id for row in db.execute(statement, {"_batch": batch, "_grant": 3})]
 
 
 def add_due(engine: Engine) -> int:
@@ -162,8 +163,8 @@ def test_a_mark_is_taken_back_only_from_a_row_that_nobody_marked_again(engine: E
     forget = sweeps.forget_dispatch_if_unchanged(JobTracking)
 
     with engine.begin() as db:
-        other = db.execute(forget, {"row_id": job, "marked_at": marked_at - timedelta(seconds=1)}).all()
-        same = db.execute(forget, {"row_id": job, "marked_at": marked_at}).all()
+        other = db.execute(forget, {"_row_id": job, "_marked_at": marked_at - timedelta(seconds=1)}).all()
+        same = db.execute(forget, {"_row_id": job, "_marked_at": marked_at}).all()
 
     assert (len(other), len(same)) == (0, 1)
     assert columns(engine, job)["dispatched_at"] is None
@@ -274,7 +275,7 @@ def test_the_prerequisites_of_rows_that_are_gone_are_forgotten_and_no_others(eng
         needs(engine, order, job, met=True)
 
     with engine.begin() as db:
-        db.execute(sweeps.forget_prerequisites_of_absent(OrderTracking, SCHEMA), {"ids": [kept, gone]})
+        db.execute(sweeps.forget_prerequisites_of_absent(OrderTracking, SCHEMA), {"_ids": [kept, gone]})
         left = db.scalars(text("SELECT tracking_id FROM tracking.tasktrail_prerequisites")).all()
 
     assert left == [kept]

@@ -315,7 +315,7 @@ def test_only_the_guard_keeps_such_a_row_from_being_claimed(
     with engine.begin() as db:
         db.execute(table.update().where(table.c.id == job).values(**state))
     guarded = statements.claim_if_pending_and_due(JobTracking)
-    parameters = {"row_id": job, "new_celery_task_id": "task 1", "new_worker": "w1"}
+    parameters = {"_row_id": job, "_new_celery_task_id": "task 1", "_new_worker": "w1"}
 
     with engine.connect() as db:
         claimed = db.execute(without_guard(guarded, guard), parameters).all()
@@ -328,7 +328,7 @@ def test_only_the_guard_keeps_such_a_row_from_being_claimed(
 def test_only_the_guard_keeps_a_claim_from_taking_the_rows_of_others(engine: Engine) -> None:
     job, others = add_job(engine), {add_job(engine) for _ in range(3)}
     guarded = statements.claim_if_pending_and_due(JobTracking)
-    parameters = {"row_id": job, "new_celery_task_id": "task 1", "new_worker": "w1"}
+    parameters = {"_row_id": job, "_new_celery_task_id": "task 1", "_new_worker": "w1"}
 
     with engine.connect() as db:
         careless = len(db.execute(without_guard(guarded, "id"), parameters).all())

@@ -168,6 +168,37 @@ def test_a_unit_of_work_that_is_tracked_already_is_found_or_restarted(
     assert (row["status"], row["tags"]) == (now, None)
 
 
+@pytest.mark.parametrize(
+    ("due", "is_later"),
+    [
+        pytest.param(datetime(2024, 1, 1, tzinfo=UTC), False, id="past"),
+        pytest.param(datetime.now(UTC) + timedelta(days=30), True, id="future"),
+    ],
+)
+def test_a_restarted_unit_of_work_is_due_when_it_is_asked_to_be(
+    engine: Engine, order: dict[str, Any], due: datetime, is_later: bool
+) -> None:
+    there = add_order(engine, order, Status.FAILED)
+
+    added = create(engine, {**order, "next_attempt_at": due}, on_duplicate="restart")
+
+    row = columns(engine, there, OrderTracking)
+    assert added.outcome is Added.RESTARTED
+    expected = due if is_later else row["updated_at"]
+    assert abs(row["next_attempt_at"] - expected) < timedelta(seconds=1)
+
+
+def test_a_restarted_unit_of_work_may_wait_to_be_given_a_due_time(
+    engine: Engine, order: dict[str, Any]
+) -> None:
+    there = add_order(engine, order, Status.CANCELLED)
+
+    create(engine, {**order, "next_attempt_at": None}, on_duplicate="restart")
+
+    row = columns(engine, there, OrderTracking)
+    assert (row["status"], row["next_attempt_at"]) == (Status.PENDING, None)
+
+
 @pytest.mark.parametrize("status", Status)
 def test_a_unit_of_work_that_is_tracked_already_is_an_error_where_that_is_asked_for(
     engine: Engine, order: dict[str, Any], status: Status
@@ -955,6 +986,26 @@ def test_moving_to_pending_makes_the_row_due_and_forgets_its_end(engine: Engine,
 
     assert (row["completed_at"], row["heartbeat_at"]) == (None, None)
     assert row["next_attempt_at"] > row["started_at"]
+
+
+@pytest.mark.parametrize("source", sorted(sources(Status.PENDING)))
+def test_a_row_that_had_ended_is_moved_to_pending_as_if_it_were_revived(
+    engine: Engine, source: Status
+) -> None:
+    """Workers go on discarding messages under an id that was revoked; without room it would fail at once."""
+    job = add_job(engine, max_attempts=1)
+    with engine.begin() as db:
+        tracker.move(db, JobTracking, job, Status.PROCESSING)
+        if source is not Status.PROCESSING:
+            tracker.move(db, JobTracking, job, source)
+    before = columns(engine, job)
+
+    with engine.begin() as db:
+        tracker.move(db, JobTracking, job, Status.PENDING)
+
+    row = columns(engine, job)
+    assert (row["celery_task_id"] == before["celery_task_id"]) == (source is Status.PROCESSING)
+    assert (row["attempts"], row["max_attempts"]) == ((1, 2) if source is Status.FAILED else (0, 1))
 
 
 @pytest.mark.parametrize("source", sorted(sources(Status.PENDING)))

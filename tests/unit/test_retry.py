@@ -257,6 +257,7 @@ def test_no_error_is_retried_beyond_the_last_attempt_or_after_a_negative_delay(
         pytest.param(http_error(Retry_After=5), None, id="header that is no text"),
         pytest.param(http_error(Retry_After="soon"), None, id="unreadable header"),
         pytest.param(http_error(Retry_After="5"), 5.0, id="header"),
+        pytest.param(http_error(Retry_After="9" * 5000), None, id="header beyond int"),
     ],
 )
 def test_what_an_error_says_about_a_retry_is_read(error: Exception, expected: float | None) -> None:
@@ -279,6 +280,8 @@ def test_what_an_error_says_about_a_retry_is_read(error: Exception, expected: fl
         ("²", None),
         ("soon", None),
         ("9" * 400, None),
+        ("9" * 5000, None),
+        ("0" * 5000 + "7", 7.0),
         ("Fri, 99 Mar 2024 12:00:30 GMT", None),
         ("01 Mar 99999999999999 12:00:30 GMT", None),
         ("Fri, 01 Mar 2024 12:00:30 +99999999999999999999", None),

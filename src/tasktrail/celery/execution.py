@@ -7,10 +7,11 @@ import inspect
 import logging
 import os
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 from billiard.common import terminate_handler_fired  # type: ignore[attr-defined]  # new in 4.3
 from celery import Task
@@ -43,6 +44,9 @@ from tasktrail.tracker import Claim, Database, Outcome
 logger = logging.getLogger(__name__)
 
 Body: TypeAlias = Callable[[Run[Any]], Any]
+
+ON_THE_WAY: Final = 1.0
+"""How much longer one statement may take to the server than another, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,11 @@ class Execution:
         claim = self._claim(task, tracking_id)
         parts = self.parts
         run: Run[Any] = Run(self.domain.model, claim, parts.engines, parts.registry, parts.schema)
-        if not parts.heartbeats.add(run):
+        try:
+            is_taken = parts.heartbeats.add(run)
+        except FencedOut as double:
+            raise Ignore(str(double)) from double
+        if not is_taken:
             self._release(run)
             raise Reject("the worker was shut down", requeue=True)
         is_under_way = False
@@ -144,8 +152,10 @@ class Execution:
             if not run.is_held:
                 self.parts.publisher.send([self._message(task, run.id, 0.0)])
             raise Ignore(str(wait)) from wait
-        except CeleryRetry as error:
-            self._fail(task, run, error, Retry(_seconds_until(error.when)))
+        except CeleryRetry as asked:
+            reason = asked.exc if isinstance(asked.exc, Exception) else asked
+            decision = self._decide(run, reason, asked=_seconds_until(asked.when))
+            self._fail(task, run, asked if isinstance(decision, Retry) else reason, decision)
         except asyncio.CancelledError as error:
             if run.cancelled:
                 raise Ignore(str(self._stopped(run))) from error
@@ -160,9 +170,23 @@ class Execution:
         model = self.domain.model
         celery_task_id = task.request.id
         worker = worker_name(task.request.hostname, os.getpid())
+        tries: list[float] = []
 
         def write(db: Database) -> Claim:
-            return tracker.claim(db, model, tracking_id, celery_task_id=celery_task_id, worker=worker)
+            tries.append(time.monotonic())
+            try:
+                return tracker.claim(db, model, tracking_id, celery_task_id=celery_task_id, worker=worker)
+            except WrongState:
+                if len(tries) == 1:
+                    raise
+                # An earlier try may have been committed, and only its answer been lost.
+                age = time.monotonic() - tries[0] + ON_THE_WAY
+                ours = tracker.claimed_within(
+                    db, model, tracking_id, age, celery_task_id=celery_task_id, worker=worker
+                )
+                if ours is None:
+                    raise
+                return ours
 
         try:
             return self.parts.persistence.write(write, "relaxed")
@@ -208,13 +232,14 @@ class Execution:
         parts.persistence.complete(run)
         return False
 
-    def _decide(self, run: Run[Any], error: BaseException) -> Decision:
+    def _decide(self, run: Run[Any], error: BaseException, asked: float | None = None) -> Decision:
         return self.domain.policy.decide(
             error,
             failures=run.number,
             max_attempts=run.max_attempts,
             now=datetime.now(UTC),
             random=random.random,
+            asked=asked,
         )
 
     def _fail(
@@ -233,9 +258,10 @@ class Execution:
         except FencedOut as stale:
             if self.parts.persistence.was_completed(run):
                 raise Ignore(f"{run!r} completed before its connection was lost") from error
-            self._give_way(stale)
-        if isinstance(error, CeleryRetry):
-            raise error
+            if not self.parts.persistence.was_failed(run, text, outcome):
+                self._give_way(stale)
+        if isinstance(error, CeleryRetry) and isinstance(decision, Retry):
+            raise error  # its message is on its way
         reason = _for_celery(error, text)
         if not isinstance(decision, Retry):
             if reason is error:
@@ -272,8 +298,11 @@ class Execution:
 
 
 def _for_celery(error: BaseException, text: str) -> Exception:
-    """Return what Celery may see: a ``SystemExit`` would end the process, a ``MemoryError`` the worker."""
-    if isinstance(error, Exception) and not isinstance(error, MemoryError):
+    """Return what Celery may see of an error.
+
+    A ``SystemExit`` would end the process, a ``MemoryError`` the worker; Celery's ``Retry`` is no failure.
+    """
+    if isinstance(error, Exception) and not isinstance(error, MemoryError | CeleryRetry):
         return error
     return RuntimeError(text)
 

@@ -14,6 +14,7 @@ from tasktrail.engines import Engines
 from tasktrail.errors import DatabaseUnavailable, FencedOut, TrackingNotFound
 from tasktrail.models import BaseTaskTracking
 from tasktrail.states import Status
+from tasktrail.tracker import Fence
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class Heartbeats:
     def _forget(self) -> None:
         self._pid = os.getpid()
         self._lock = threading.Lock()
-        self._runs: dict[int, Run[Any]] = {}
+        self._runs: dict[tuple[type[BaseTaskTracking], Fence], Run[Any]] = {}
         self._thread: threading.Thread | None = None
         self._is_closed = False
 
@@ -58,13 +59,17 @@ class Heartbeats:
 
         Returns:
             Whether this process may work on the row; not after ``give_back``.
+
+        Raises:
+            FencedOut: it works on it already, with the same claim.
         """
         if self._pid != os.getpid():
             self._forget()
         with self._lock:
             if self._is_closed:
                 return False
-            self._runs[id(run)] = run
+            if self._runs.setdefault((run.model, run.fence), run) is not run:
+                raise FencedOut(run.domain, run.id, "claim", Status.PROCESSING)
             if self._thread is None:
                 sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL))
                 self._thread = threading.Thread(target=self._beat, name="tasktrail heartbeat", daemon=True)
@@ -74,7 +79,7 @@ class Heartbeats:
     def remove(self, run: Run[Any]) -> None:
         """Stop renewing a row's lease."""
         with self._lock:
-            self._runs.pop(id(run), None)
+            self._runs.pop((run.model, run.fence), None)
 
     def beat(self) -> None:
         """Renew the leases of all running rows, and tell the runs that lost theirs.

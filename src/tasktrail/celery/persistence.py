@@ -12,7 +12,7 @@ from tasktrail import counters, tracker
 from tasktrail.celery.run import Run
 from tasktrail.engines import Durability, Engines
 from tasktrail.errors import DatabaseUnavailable, FencedOut
-from tasktrail.tracker import Database
+from tasktrail.tracker import Database, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +75,16 @@ class Persistence:
             DatabaseUnavailable: the database stayed away.
         """
         return self.write(lambda db: tracker.was_completed_by(db, run.model, run.fence))
+
+    def was_failed(self, run: Run[Any], error: str, outcome: Outcome) -> bool:
+        """Say whether this failure of an attempt was committed although its answer was lost.
+
+        Raises:
+            DatabaseUnavailable: the database stayed away.
+        """
+        return self.write(
+            lambda db: tracker.was_failed_by(db, run.model, run.fence, error=error, outcome=outcome)
+        )
 
     def note_stale(self, stale: FencedOut) -> None:
         """Log and count a write of an attempt that no longer owned its row."""

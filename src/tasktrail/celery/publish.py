@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, Final
 
+from amqp.exceptions import AMQPError, MessageNacked
 from celery import Celery
 from kombu import Connection, Producer
 from kombu.exceptions import BatchPublishError, OperationalError  # type: ignore[attr-defined]  # 5.7
@@ -18,6 +19,10 @@ from tasktrail.celery.tracing import UNTRACED, Tracer
 from tasktrail.engines import Engines
 from tasktrail.errors import BrokerUnavailable, ConfigurationError, DatabaseUnavailable
 from tasktrail.models import BaseTaskTracking
+
+BROKER_ERRORS: Final = (OperationalError, BatchPublishError, OSError, AMQPError, MessageNacked)
+"""What is raised when messages cannot be sent. Kombu makes an ``OperationalError`` of what may pass; what
+RabbitMQ refuses (a password, a queue that is there with other arguments) stays an ``AMQPError``."""
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +134,7 @@ class Publisher:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except (OperationalError, BatchPublishError, OSError) as error:
+        except BROKER_ERRORS as error:
             where = _shown(self._app.connection_for_write())
             raise BrokerUnavailable(
                 f"the broker at {where} cannot be used: {str(error).rstrip('.')}. "

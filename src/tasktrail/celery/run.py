@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import UpdateBase
 
 from tasktrail import tracker
-from tasktrail.engines import Engines
+from tasktrail.engines import Durability, Engines
 from tasktrail.errors import ConfigurationError, WaitFor
 from tasktrail.models import BaseTaskTracking
 from tasktrail.prerequisites import Prerequisite, TrackingRef, prerequisites_of, wait_for
@@ -174,11 +174,26 @@ class Run(Generic[ModelT]):
 
     async def aprogress(self, done: int | None = None, total: int | None = None) -> None:
         """Like ``progress``, for coroutines."""
-        await asyncio.to_thread(self.progress, done, total)
+        await self._write_on_a_thread(
+            "relaxed", lambda db: tracker.progress(db, self.model, self.fence, done=done, total=total)
+        )
 
     async def arecord(self, **values: Any) -> None:
         """Like ``record``, for coroutines."""
-        await asyncio.to_thread(self.record, **values)
+        await self._write_on_a_thread(
+            "durable", lambda db: tracker.record(db, self.model, self.fence, values)
+        )
+
+    async def _write_on_a_thread(
+        self, durability: Durability, write: Callable[[tracker.Database], None]
+    ) -> None:
+        """Write on one of the loop's threads, with a connection on loan: they may be many, and live on."""
+
+        def with_a_loan() -> None:
+            with self._engines.pooled(durability) as db:
+                write(db)
+
+        await asyncio.to_thread(with_a_loan)
 
     def complete(self, db: tracker.Database) -> None:
         """End the row as COMPLETED, in the transaction of ``session`` if the body used it.

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
 from celery import Task
@@ -39,11 +39,9 @@ from tasktrail.prerequisites import (
 )
 from tasktrail.registry import Domain, Registry
 from tasktrail.states import ACTIVE, REVIVABLE, Status
-from tasktrail.tracker import Added, AddedRow, OnDuplicate
+from tasktrail.tracker import IMMEDIATELY, Added, AddedRow, OnDuplicate
 
 ModelT = TypeVar("ModelT", bound=BaseTaskTracking)
-
-IMMEDIATELY: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +93,9 @@ class TrackedTask(Generic[ModelT]):
             session: your session; the row joins its transaction, and the message goes out after the commit
                 or, after a rollback, never. Without one, the row is committed here.
             on_duplicate: when the natural key is taken, ``"return"`` the row there is; ``"restart"`` it if it
-                is FAILED or CANCELLED, else return it; or raise an ``"error"``.
+                is FAILED or CANCELLED, else return it; or raise an ``"error"``. What is restarted keeps its
+                columns; of the fields, only ``next_attempt_at`` and ``max_attempts`` count, the latter as the
+                number of further attempts.
             after: rows, of any domain, that must be COMPLETED before this one starts; it is due when they
                 are. A row that was there already and goes on keeps the prerequisites it has.
             if_unmet: when one of those fails or is cancelled, ``"cancel"`` the row, let it ``"wait"`` for an
@@ -288,7 +288,7 @@ class TrackedTask(Generic[ModelT]):
             size: how many at most, those with the lowest ids.
         """
         statement = sweeps.revive_batch_if_ended(self.domain.model, conditions)
-        found = db.execute(statement, {"batch": size, "grant": self.domain.policy.max_attempts})
+        found = db.execute(statement, {"_batch": size, "_grant": self.domain.policy.max_attempts})
         rows = [AddedRow(row.id, row.celery_task_id, Added.RESTARTED, Status.PENDING) for row in found]
         held = self._hold(db, [row.id for row in rows])
         return Revived(tuple(row.id for row in rows), tuple(row for row in rows if row.id not in held))
@@ -298,7 +298,7 @@ class TrackedTask(Generic[ModelT]):
     ) -> tuple[int, ...]:
         """Cancel a batch of PENDING and PROCESSING rows, in your transaction; see ``retry_some``."""
         statement = sweeps.cancel_batch_if_active(self.domain.model, conditions)
-        found = db.execute(statement, {"batch": size, "error": clean_text(reason)})
+        found = db.execute(statement, {"_batch": size, "_error": clean_text(reason)})
         return tuple(found.scalars())
 
     def send(self, revived: Revived) -> None:
@@ -366,7 +366,7 @@ class TrackedTask(Generic[ModelT]):
         if not ids:
             return set()
         statement = sweeps.hold_if_prerequisites_unmet(self.domain.model, self._parts.schema)
-        return set(db.execute(statement, {"ids": ids}).scalars())
+        return set(db.execute(statement, {"_ids": ids}).scalars())
 
     def _with_defaults(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         return {"max_attempts": self.domain.policy.max_attempts, **fields}

@@ -121,7 +121,7 @@ def details(db: Source, domain: Domain, tracking_id: int, *, schema: str | None)
     found = None
     if 0 <= tracking_id < 2**63:
         found = db.execute(
-            select_all(model).where(this_row(table_of(model))), {"row_id": tracking_id}
+            select_all(model).where(this_row(table_of(model))), {"_row_id": tracking_id}
         ).first()
     if found is None:
         raise TrackingNotFound(domain.name, tracking_id)

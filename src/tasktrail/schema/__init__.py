@@ -160,8 +160,8 @@ def _version(db: Connection, schema: str | None) -> int | None:
     """Return the version of the library's tables: 0 when it is unknown, None without the table."""
     if not inspect(db).has_table(VERSION_TABLE, schema=schema):
         return None
-    table = _qualified(schema, VERSION_TABLE)
-    return db.execute(text(f"SELECT max(version) FROM {table}")).scalar() or 0  # noqa: S608  # a constant name
+    table = qualified(schema, VERSION_TABLE)
+    return db.execute(text(f"SELECT max(version) FROM {table}")).scalar() or 0  # noqa: S608  # a quoted name
 
 
 def _qualified(schema: str | None, name: str) -> str:

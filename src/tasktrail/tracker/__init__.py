@@ -6,6 +6,7 @@ of ``tasktrail.statements``. When it matches nothing, a read finds out why and a
 
 from tasktrail.tracker.attempt import (
     claim,
+    claimed_within,
     complete,
     completion,
     fail,
@@ -18,8 +19,17 @@ from tasktrail.tracker.attempt import (
 )
 from tasktrail.tracker.creating import create, create_many, mark_dispatched
 from tasktrail.tracker.operating import cancel, move, revive
-from tasktrail.tracker.reading import active, by_status, find, get, natural_key_of, was_completed_by
+from tasktrail.tracker.reading import (
+    active,
+    by_status,
+    find,
+    get,
+    natural_key_of,
+    was_completed_by,
+    was_failed_by,
+)
 from tasktrail.tracker.values import (
+    IMMEDIATELY,
     Added,
     AddedRow,
     Claim,
@@ -30,6 +40,7 @@ from tasktrail.tracker.values import (
 )
 
 __all__ = [
+    "IMMEDIATELY",
     "Added",
     "AddedRow",
     "Claim",
@@ -41,6 +52,7 @@ __all__ = [
     "by_status",
     "cancel",
     "claim",
+    "claimed_within",
     "complete",
     "completion",
     "create",
@@ -59,4 +71,5 @@ __all__ = [
     "renew",
     "revive",
     "was_completed_by",
+    "was_failed_by",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
-from sqlalchemy import Executable, Row, extract, select
+from sqlalchemy import Executable, Row, extract, func, select
 from sqlalchemy.sql.dml import UpdateBase
 
 from tasktrail import statements, sweeps
@@ -19,7 +19,7 @@ from tasktrail.errors import (
     clean_text,
 )
 from tasktrail.fields import checked, domain_columns
-from tasktrail.guards import CLOCK, table_of
+from tasktrail.guards import CLOCK, in_state, table_of
 from tasktrail.models import BaseTaskTracking
 from tasktrail.retry import Decision, Retry
 from tasktrail.states import Status, sources
@@ -54,10 +54,57 @@ def claim(
     """
     row = db.execute(
         statements.claim_if_pending_and_due(model),
-        {"row_id": tracking_id, "new_celery_task_id": celery_task_id, "new_worker": worker},
+        {"_row_id": tracking_id, "_new_celery_task_id": celery_task_id, "_new_worker": worker},
     ).first()
     if row is None:
         _refuse_claim(db, model, tracking_id)
+    return _claim_of(row, model, tracking_id, celery_task_id)
+
+
+def claimed_within(
+    db: Database,
+    model: type[BaseTaskTracking],
+    tracking_id: int,
+    seconds: float,
+    *,
+    celery_task_id: str | None,
+    worker: str | None,
+) -> Claim | None:
+    """Return the claim that a worker has made lately, for one that did not hear what became of it.
+
+    Args:
+        db: session or connection.
+        model: the domain's model.
+        tracking_id: the row.
+        seconds: how long ago it was made, at most.
+        celery_task_id: the Celery task it was made for.
+        worker: who made it.
+
+    Returns:
+        The claim; ``None`` if there is none, or its attempt has ended.
+    """
+    table = table_of(model)
+    row = db.execute(
+        select(
+            table.c.started_at,
+            table.c.attempts,
+            table.c.max_attempts,
+            table.c.created_at,
+            *domain_columns(model).values(),
+        ).where(
+            table.c.id == tracking_id,
+            in_state(table, Status.PROCESSING),
+            table.c.celery_task_id.is_not_distinct_from(celery_task_id),
+            table.c.worker.is_not_distinct_from(worker),
+            table.c.started_at >= CLOCK - func.make_interval(0, 0, 0, 0, 0, 0, seconds),
+        )
+    ).first()
+    return None if row is None else _claim_of(row, model, tracking_id, celery_task_id)
+
+
+def _claim_of(
+    row: Row[Any], model: type[BaseTaskTracking], tracking_id: int, celery_task_id: str | None
+) -> Claim:
     return Claim(
         fence=Fence(tracking_id, row.attempts, celery_task_id, row.started_at),
         max_attempts=row.max_attempts,
@@ -124,10 +171,10 @@ def renew(db: Database, model: type[BaseTaskTracking], fences: Sequence[Fence]) 
         The ids of the rows that are still owned; the others were cancelled or taken over.
     """
     parameters = {
-        "fence_ids": [fence.tracking_id for fence in fences],
-        "fence_attempts": [fence.attempts for fence in fences],
-        "fence_celery_task_ids": [fence.celery_task_id for fence in fences],
-        "fence_started_ats": [fence.started_at for fence in fences],
+        "_fence_ids": [fence.tracking_id for fence in fences],
+        "_fence_attempts": [fence.attempts for fence in fences],
+        "_fence_celery_task_ids": [fence.celery_task_id for fence in fences],
+        "_fence_started_ats": [fence.started_at for fence in fences],
     }
     return set(db.execute(sweeps.renew_leases_if_owned(model), parameters).scalars())
 
@@ -160,7 +207,7 @@ def progress(
         if value < 0:
             raise InvalidField(name, value, "must not be negative")
     statement = statements.progress_if_owned(model)
-    _owned_write(db, model, fence, statement, "progress", done=done, total=total)
+    _owned_write(db, model, fence, statement, "progress", _done=done, _total=total)
 
 
 def record(db: Database, model: type[BaseTaskTracking], fence: Fence, values: Mapping[str, Any]) -> None:
@@ -175,7 +222,7 @@ def record(db: Database, model: type[BaseTaskTracking], fence: Fence, values: Ma
     if not values:
         return
     statement = statements.record_if_owned(model, frozenset(values))
-    parameters = {f"value_{name}": value for name, value in values.items()}
+    parameters = {f"_value_{name}": value for name, value in values.items()}
     _owned_write(db, model, fence, statement, "record", **parameters)
 
 
@@ -207,7 +254,7 @@ def completion(
         note: as for ``complete``.
     """
     kept = None if note is None else clean_text(note)
-    return statements.complete_if_owned(model), {**fence.parameters(), "note": kept}
+    return statements.complete_if_owned(model), {**fence.parameters(), "_note": kept}
 
 
 def fail(
@@ -236,10 +283,10 @@ def fail(
         FencedOut: the attempt no longer owns the row.
         TrackingNotFound: the row is gone.
     """
-    values = {"error": clean_text(error), "outcome": outcome}
+    values = {"_error": clean_text(error), "_outcome": outcome}
     if isinstance(decision, Retry):
         statement = statements.retry_later_if_owned(model)
-        row = _owned_write(db, model, fence, statement, "retry", delay=decision.seconds, **values)
+        row = _owned_write(db, model, fence, statement, "retry", _delay=decision.seconds, **values)
         due: datetime = row.next_attempt_at
         return due
     _owned_write(db, model, fence, statements.fail_if_owned(model), "fail", **values)

@@ -21,7 +21,7 @@ from tasktrail.models import BaseTaskTracking
 from tasktrail.states import REVIVABLE, Status
 from tasktrail.tracker.operating import revive
 from tasktrail.tracker.reading import by_natural_key, get, natural_key_of
-from tasktrail.tracker.values import Added, AddedRow, Database, OnDuplicate
+from tasktrail.tracker.values import IMMEDIATELY, Added, AddedRow, Database, OnDuplicate
 
 
 def create(
@@ -38,7 +38,9 @@ def create(
         model: the domain's model.
         fields: domain columns, and ``max_attempts``, ``next_attempt_at`` or ``celery_task_id`` if wanted.
         on_duplicate: when the natural key is taken, ``"return"`` the row there is; ``"restart"`` it if it is
-            FAILED or CANCELLED, else return it; or raise an ``"error"``.
+            FAILED or CANCELLED, else return it; or raise an ``"error"``. What is restarted keeps its columns;
+            of the fields, only ``next_attempt_at`` and ``max_attempts`` count, the latter as the number of
+            further attempts.
 
     Returns:
         The row and how it came about.
@@ -66,7 +68,7 @@ def create(
         if on_duplicate == "error":
             raise DuplicateTracking(model.__tracking__.domain, there.id, key, status)
         if on_duplicate == "restart" and status in REVIVABLE:
-            return _restart(db, model, there, grant=values.get("max_attempts") or 1)
+            return _restart(db, model, there, values)
         return AddedRow(there.id, there.celery_task_id, Added.EXISTING, status)
 
 
@@ -102,7 +104,7 @@ def create_many(
 
 def mark_dispatched(db: Database, model: type[BaseTaskTracking], ids: Sequence[int]) -> None:
     """Note that the messages of these rows went out; rows no longer PENDING are left alone."""
-    db.execute(statements.mark_dispatched_if_pending(model), {"ids": list(ids)})
+    db.execute(statements.mark_dispatched_if_pending(model), {"_ids": list(ids)})
 
 
 def _insertion(model: type[BaseTaskTracking], values: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
@@ -111,9 +113,12 @@ def _insertion(model: type[BaseTaskTracking], values: Mapping[str, Any]) -> tupl
     return keys.insert_if_absent(model, [values])
 
 
-def _restart(db: Database, model: type[BaseTaskTracking], there: Row[Any], *, grant: int) -> AddedRow:
+def _restart(
+    db: Database, model: type[BaseTaskTracking], there: Row[Any], values: Mapping[str, Any]
+) -> AddedRow:
+    grant, due = values.get("max_attempts") or 1, values.get("next_attempt_at", IMMEDIATELY)
     try:
-        return revive(db, model, there.id, grant=grant)
+        return revive(db, model, there.id, grant=grant, due=due)
     except (WrongState, TrackingNotFound):  # somebody else restarted or removed it just now
         row = get(db, model, there.id)
         return AddedRow(row.id, row.celery_task_id, Added.EXISTING, Status(row.status))

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, Select, select
 
 from tasktrail import statements
-from tasktrail.errors import (
-    TrackingNotFound,
-)
+from tasktrail.errors import TrackingNotFound, clean_text
 from tasktrail.guards import table_of
 from tasktrail.models import BaseTaskTracking
 from tasktrail.states import ACTIVE, Status
-from tasktrail.tracker.values import Database, Fence, ModelT
+from tasktrail.tracker.values import Database, Fence, ModelT, Outcome
 
 
 def get(db: Database, model: type[ModelT], tracking_id: int) -> ModelT:
@@ -74,9 +73,21 @@ def was_completed_by(db: Database, model: type[BaseTaskTracking], fence: Fence) 
     return row.status == Status.COMPLETED and row.started_at is not None and found == fence
 
 
+def was_failed_by(
+    db: Database, model: type[BaseTaskTracking], fence: Fence, *, error: str, outcome: Outcome
+) -> bool:
+    """Say whether the log of a row has this failure of the attempt with this fence."""
+    ours = (fence.attempts + 1, outcome, clean_text(error))
+    return any(
+        (entry["number"], entry["outcome"], entry["error"]) == ours
+        and datetime.fromisoformat(entry["start"] or entry["end"]) == fence.started_at
+        for entry in get(db, model, fence.tracking_id).attempt_log
+    )
+
+
 def by_natural_key(db: Database, model: type[BaseTaskTracking], key: Mapping[str, Any]) -> Row[Any] | None:
     """Return id, state and Celery id of the row with a natural key, if there is one."""
-    parameters = {f"key_{name}": value for name, value in key.items()}
+    parameters = {f"_key_{name}": value for name, value in key.items()}
     return db.execute(statements.select_by_natural_key(model), parameters).first()
 
 

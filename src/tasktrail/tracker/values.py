@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
@@ -19,6 +19,9 @@ Database: TypeAlias = Session | Connection | Direct
 OnDuplicate: TypeAlias = Literal["return", "restart", "error"]
 Outcome: TypeAlias = Literal["error", "lost", "timeout"]
 ModelT = TypeVar("ModelT", bound=BaseTaskTracking)
+
+IMMEDIATELY: Final = datetime.min.replace(tzinfo=UTC)
+"""A due time that is always past."""
 
 
 class Added(StrEnum):
@@ -65,10 +68,10 @@ class Fence:
     def parameters(self) -> dict[str, Any]:
         """Return the values the guard compares with."""
         return {
-            "row_id": self.tracking_id,
-            "fence_attempts": self.attempts,
-            "fence_celery_task_id": self.celery_task_id,
-            "fence_started_at": self.started_at,
+            "_row_id": self.tracking_id,
+            "_fence_attempts": self.attempts,
+            "_fence_celery_task_id": self.celery_task_id,
+            "_fence_started_at": self.started_at,
         }
 
 
