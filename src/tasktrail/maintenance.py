@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, select, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -213,8 +214,9 @@ class Maintenance:
         with self._troubles.contained(f"{work} of {domain.name}"):
             try:
                 yield
-            except DBAPIError:
-                self._wait_for_heartbeats(domain)  # which may have been held up as well
+            except DBAPIError as error:
+                if isinstance(error.orig, LockNotAvailable):
+                    self._wait_for_heartbeats(domain)  # which the lock holds up as well
                 raise
 
     def _wait_for_heartbeats(self, domain: Domain) -> None:

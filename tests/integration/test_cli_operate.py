@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -310,9 +311,44 @@ def test_the_operator_is_asked_with_the_number_of_rows(
     agreed = run_here(app, command, "job", "--all")
 
     assert (refused.code, agreed.code) == (1, 0)
-    assert "2 rows of job, go on? [y/N]" in refused.out
+    assert "2 rows of job, go on? [y/N]" in refused.err
     assert in_between == [(job, status) for job in jobs]
     assert after in agreed.out
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "after"),
+    [("retry", Status.FAILED, Status.PENDING), ("cancel", Status.PENDING, Status.CANCELLED)],
+)
+def test_what_was_done_is_told_as_json(
+    engine: Engine, answer: Any, command: str, status: Status, after: Status
+) -> None:
+    first, second, third = (add_job_in(engine, status) for _ in range(3))
+
+    by_ids = run_here(app, command, "job", str(first), "--json")
+    answer("y\n")
+    by_filter = run_here(app, command, "job", "--status", status, "--json")
+    nothing = run_here(app, command, "job", "--status", status, "--json")
+
+    done = {"domain": "job", "count": 1, "rows": [{"id": first, "status": after}]}
+    assert json.loads(by_ids.out) == done
+    assert json.loads(by_filter.out) == {"domain": "job", "count": 2, "rows": []}
+    assert json.loads(nothing.out) == {"domain": "job", "count": 0, "rows": []}
+    assert states(engine) == [(job, after) for job in (first, second, third)]
+
+
+@pytest.mark.parametrize(("command", "status"), [("retry", Status.FAILED), ("cancel", Status.PENDING)])
+def test_json_tells_what_was_done_before_a_row_was_refused(
+    engine: Engine, command: str, status: Status
+) -> None:
+    job = add_job_in(engine, status)
+
+    outcome = run_here(app, command, "job", str(job), "404404", "--json")
+
+    told = json.loads(outcome.out)
+    assert (told["count"], [row["id"] for row in told["rows"]]) == (1, [job])
+    assert outcome.code != 0
+    assert "404404" in outcome.err
 
 
 def test_without_anybody_to_ask_nothing_is_done(engine: Engine, answer: Any) -> None:

@@ -52,6 +52,15 @@ def test_a_token_is_made_listed_used_and_ended(run: Run, browse: Browser) -> Non
     assert browse("GET", "/api/domains", token).status_code == 401
 
 
+def test_what_was_done_with_a_token_is_told_as_json(run: Run, browse: Browser) -> None:
+    made = json.loads(run("tokens", "create", "nora", "--json").output)
+    opens = browse("GET", "/api/domains", made["token"]).status_code
+    ended = json.loads(run("tokens", "revoke", "nora", "--json").output)
+
+    assert (made["name"], made["role"], opens) == ("nora", "viewer", 200)
+    assert ended == {"name": "nora", "revoked": True}
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -26,6 +29,52 @@ Since = Annotated[
 Before = Annotated[datetime | None, typer.Option("--before", help="Only rows created before this UTC time.")]
 Everything = Annotated[bool, typer.Option("--all", help="Every row, as far as its state allows.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")]
+
+
+class Said:
+    """What was done to rows of a domain: said line by line, or in the end as JSON.
+
+    Args:
+        domain: its name.
+        as_json: whether to print JSON.
+    """
+
+    def __init__(self, domain: str, *, as_json: bool) -> None:
+        self._domain = domain
+        self._as_json = as_json
+        self._rows: list[dict[str, Any]] = []
+        self._count = 0
+
+    def one(self, tracking_id: int, status: Status) -> None:
+        """Say what state a row is in now."""
+        self._rows.append({"id": tracking_id, "status": status})
+        self._count += 1
+        self._line(f"{self._domain} {tracking_id}: {status}")
+
+    def many(self, count: int, what: str) -> None:
+        """Say what became of the rows of a filter."""
+        self._count = count
+        self._line(f"{count} rows {what}" if count else "no row matches")
+
+    def end(self) -> None:
+        """Print the JSON, if that is wanted."""
+        if self._as_json:
+            typer.echo(json.dumps({"domain": self._domain, "count": self._count, "rows": self._rows}))
+
+    def _line(self, text: str) -> None:
+        if not self._as_json:
+            typer.echo(text)
+
+
+@contextmanager
+def _saying(domain: str, *, as_json: bool) -> Iterator[Said]:
+    """Say what was done, also when a later row is refused."""
+    said = Said(domain, as_json=as_json)
+    try:
+        yield said
+    finally:
+        said.end()
 
 
 def retry(
@@ -38,19 +87,24 @@ def retry(
     before: Before = None,
     everything: Everything = False,
     yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
     """Start FAILED and CANCELLED rows again; their attempts stay in the log."""
     trail = trail_of(context)
     try:
         task = trail.task_of(domain)
         chosen = _filter(ids, status, error, since, before, everything=everything)
-        for tracking_id in ids or ():
-            started = interventions.retry(trail, whoever(), domain, tracking_id)
-            typer.echo(f"{domain} {started.id}: {started.status}")
-        if not ids and (count := _confirmed(task, chosen, REVIVABLE, sure=yes)):
-            trail.publisher.require_broker()  # before the first line of the audit says that it begins
-            done = _audited(trail, "retry", task, chosen, count, lambda: task.retry_where(chosen))
-            typer.echo(f"{done} rows started again")
+        with _saying(domain, as_json=as_json) as said:
+            for tracking_id in ids or ():
+                started = interventions.retry(trail, whoever(), domain, tracking_id)
+                said.one(started.id, started.status)
+            if ids:
+                return
+            done = 0
+            if count := _confirmed(task, chosen, REVIVABLE, sure=yes):
+                trail.publisher.require_broker()  # before the first line of the audit says that it begins
+                done = _audited(trail, "retry", task, chosen, count, lambda: task.retry_where(chosen))
+            said.many(done, "started again")
     finally:
         trail.dispose()
 
@@ -66,26 +120,24 @@ def cancel(
     before: Before = None,
     everything: Everything = False,
     yes: Yes = False,
+    as_json: AsJson = False,
 ) -> None:
     """Cancel PENDING rows at once, and PROCESSING rows at their worker's next heartbeat."""
     trail = trail_of(context)
     try:
         task = trail.task_of(domain)
         chosen = _filter(ids, status, error, since, before, everything=everything)
-        for tracking_id in ids or ():
-            interventions.cancel(trail, whoever(), domain, tracking_id, reason)
-            typer.echo(f"{domain} {tracking_id}: CANCELLED")
-        if not ids and (count := _confirmed(task, chosen, ACTIVE, sure=yes)):
-            done = _audited(
-                trail,
-                "cancel",
-                task,
-                chosen,
-                count,
-                lambda: task.cancel_where(chosen, reason),
-                reason=reason,
-            )
-            typer.echo(f"{done} rows cancelled")
+        with _saying(domain, as_json=as_json) as said:
+            for tracking_id in ids or ():
+                interventions.cancel(trail, whoever(), domain, tracking_id, reason)
+                said.one(tracking_id, Status.CANCELLED)
+            if ids:
+                return
+            done = 0
+            if count := _confirmed(task, chosen, ACTIVE, sure=yes):
+                do = partial(task.cancel_where, chosen, reason)
+                done = _audited(trail, "cancel", task, chosen, count, do, reason=reason)
+            said.many(done, "cancelled")
     finally:
         trail.dispose()
 
@@ -114,12 +166,10 @@ def _filter(
 
 
 def _confirmed(task: TrackedTask[Any], chosen: Filter, states: frozenset[Status], *, sure: bool) -> int:
-    """Return how many rows are meant, which the operator has agreed to, or has read that there are none."""
+    """Return how many rows are meant, once the operator has agreed; the question is no part of the answer."""
     count = task.count_where(chosen, states)
-    if not count:
-        typer.echo("no row matches")
-    elif not sure:
-        typer.confirm(f"{count} rows of {task.domain.name}, go on?", abort=True)
+    if count and not sure:
+        typer.confirm(f"{count} rows of {task.domain.name}, go on?", abort=True, err=True)
     return count
 
 

@@ -21,6 +21,7 @@ from tasktrail.cli.printing import plain
 app = typer.Typer(help="Make and revoke the tokens of the API and the dashboard.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="Whose it is; shown in the audit.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print it as JSON.")]
 
 
 @app.command()
@@ -31,6 +32,7 @@ def create(
     expires_in: Annotated[
         str | None, typer.Option(metavar="DURATION", help="How long it lasts, e.g. 90d; else for ever.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Make a token, and print it; it cannot be shown again."""
     trail = trail_of(context)
@@ -38,16 +40,13 @@ def create(
     try:
         with trail.engines.errors(), Session(trail.engines.sync) as db, db.begin():
             secret = tokens.create(db, trail.schema, name, role, lifetime=lifetime, who=whoever())
-        typer.echo(secret)
+        typer.echo(json.dumps({"name": name, "role": role, "token": secret}) if as_json else secret)
     finally:
         trail.dispose()
 
 
 @app.command("list")
-def list_(
-    context: typer.Context,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
-) -> None:
+def list_(context: typer.Context, as_json: AsJson = False) -> None:
     """List the tokens, without their secrets."""
     trail = trail_of(context)
     try:
@@ -67,12 +66,12 @@ def list_(
 
 
 @app.command()
-def revoke(context: typer.Context, name: Name) -> None:
+def revoke(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     """End a token and its sessions at once."""
     trail = trail_of(context)
     try:
         with trail.engines.errors(), Session(trail.engines.sync) as db, db.begin():
             tokens.revoke(db, trail.schema, name, who=whoever())
-        typer.echo(f"{name}: revoked")
+        typer.echo(json.dumps({"name": name, "revoked": True}) if as_json else f"{name}: revoked")
     finally:
         trail.dispose()
