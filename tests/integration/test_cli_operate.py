@@ -311,7 +311,7 @@ def test_the_operator_is_asked_with_the_number_of_rows(
     agreed = run_here(app, command, "job", "--all")
 
     assert (refused.code, agreed.code) == (1, 0)
-    assert "2 rows of job, go on? [y/N]" in refused.err
+    assert "2 rows of job, go on? [y/N]" in refused.out
     assert in_between == [(job, status) for job in jobs]
     assert after in agreed.out
 
@@ -333,6 +333,7 @@ def test_what_was_done_is_told_as_json(
     done = {"domain": "job", "count": 1, "rows": [{"id": first, "status": after}]}
     assert json.loads(by_ids.out) == done
     assert json.loads(by_filter.out) == {"domain": "job", "count": 2, "rows": []}
+    assert "2 rows of job, go on? [y/N]" in by_filter.err
     assert json.loads(nothing.out) == {"domain": "job", "count": 0, "rows": []}
     assert states(engine) == [(job, after) for job in (first, second, third)]
 

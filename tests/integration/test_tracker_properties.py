@@ -362,7 +362,10 @@ class Lifecycle(RuleBasedStateMachine):
         if to is Status.FAILED:
             expected.fail_attempt("error", stored(error))
         if to is Status.PENDING:
-            expected.wait_again(due=True)
+            if expected.status in REVIVABLE:
+                self.expect_revival(expected, 1, tracker.get(self.db, OrderTracking, row))
+            else:
+                expected.wait_again(due=True)
             expected.dispatched = False
             return
         expected.reach(to)

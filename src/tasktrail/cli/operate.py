@@ -101,7 +101,7 @@ def retry(
             if ids:
                 return
             done = 0
-            if count := _confirmed(task, chosen, REVIVABLE, sure=yes):
+            if count := _confirmed(task, chosen, REVIVABLE, sure=yes, aside=as_json):
                 trail.publisher.require_broker()  # before the first line of the audit says that it begins
                 done = _audited(trail, "retry", task, chosen, count, lambda: task.retry_where(chosen))
             said.many(done, "started again")
@@ -134,7 +134,7 @@ def cancel(
             if ids:
                 return
             done = 0
-            if count := _confirmed(task, chosen, ACTIVE, sure=yes):
+            if count := _confirmed(task, chosen, ACTIVE, sure=yes, aside=as_json):
                 do = partial(task.cancel_where, chosen, reason)
                 done = _audited(trail, "cancel", task, chosen, count, do, reason=reason)
             said.many(done, "cancelled")
@@ -165,11 +165,21 @@ def _filter(
     )
 
 
-def _confirmed(task: TrackedTask[Any], chosen: Filter, states: frozenset[Status], *, sure: bool) -> int:
-    """Return how many rows are meant, once the operator has agreed; the question is no part of the answer."""
+def _confirmed(
+    task: TrackedTask[Any], chosen: Filter, states: frozenset[Status], *, sure: bool, aside: bool
+) -> int:
+    """Return how many rows are meant, once the operator has agreed.
+
+    Args:
+        task: of the domain.
+        chosen: the filter.
+        states: of the rows that are meant.
+        sure: do not ask.
+        aside: ask on stderr, where a program reads stdout.
+    """
     count = task.count_where(chosen, states)
     if count and not sure:
-        typer.confirm(f"{count} rows of {task.domain.name}, go on?", abort=True, err=True)
+        typer.confirm(f"{count} rows of {task.domain.name}, go on?", abort=True, err=aside)
     return count
 
 
