@@ -133,8 +133,9 @@ class Worker:
         _, unrecoverable, end = self.log.read_text("utf-8", "replace").rpartition("Unrecoverable error: ")
         if not unrecoverable:
             return f"exit code {self.process.returncode}, see {self.log}", False
-        traceback = end.partition("\n[")[0]
-        return traceback.partition("\n")[0], "/tasktrail/" not in traceback
+        # The error itself may quote an answer that was torn, with a traceback of ours in it: the frames tell.
+        error, *frames = end.partition("\n[")[0].splitlines()
+        return error, not any(frame.startswith('  File "') and "/tasktrail/" in frame for frame in frames)
 
     def children(self) -> list[psutil.Process]:
         """Return the pool's processes."""
